@@ -1,0 +1,128 @@
+"""Coalescing: callers that arrive together travel together.
+
+A wake-up is what costs in an asyncio process, so one call for 64 items is far cheaper than 64
+calls. The policy is the one of `docs/decisions`: when a batch returns, its callers are expected
+back, so the next batch waits for as many as came back plus those queued, or for a short linger.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from service_kit.errors import Internal, ResourceExhausted, ServiceError, Unavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Item, Result]):
+    item: Item
+    future: "asyncio.Future[Result]"
+
+
+class Batcher(Generic[Item, Result]):
+    """Collects single items into batches for `process`, and hands each caller its own result.
+
+    `process` takes 1 to `max_items` items and returns, in the same order, a result or a
+    ServiceError for each; one failing item fails alone. If it raises, all items of the batch
+    fail with that error. A caller that gives up does not stop the batch. At most
+    `max_in_flight` batches run at once and at most `max_queue` items wait; beyond that `submit`
+    raises ResourceExhausted. After a batch of more than `busy_above` items the next one waits up
+    to `linger` seconds for the callers that just left; after a smaller one it does not wait.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[Sequence[Item]], Awaitable[Sequence[Result | ServiceError]]],
+        *,
+        max_items: int = 64,
+        max_in_flight: int = 1,
+        linger: float = 0.010,
+        busy_above: int = 8,
+        max_queue: int = 4096,
+    ) -> None:
+        self._process = process
+        self._max_items = max_items
+        self._max_in_flight = max_in_flight
+        self._linger = linger
+        self._busy_above = busy_above
+        self._max_queue = max_queue
+        self._queue: deque[_Waiting[Item, Result]] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._expected = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        # Batches carry the items of many callers and must not run in the context of one.
+        self._context: Context = copy_context()
+
+    async def submit(self, item: Item) -> Result:
+        """Queue `item` and wait for its result; raises its ServiceError if it failed."""
+        if self._closed:
+            raise Unavailable("SHUTTING_DOWN", "the service is stopping")
+        if len(self._queue) >= self._max_queue:
+            raise ResourceExhausted("OVERLOADED", "too many requests are waiting")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(item, future))
+        self._start_if_due()
+        return await future
+
+    async def close(self) -> None:
+        """Take no more items and finish those taken."""
+        self._closed = True
+        self._start_if_due()
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def _start_if_due(self) -> None:
+        if not self._queue or len(self._running) >= self._max_in_flight:
+            return
+        if len(self._queue) >= min(self._expected, self._max_items) or self._closed:
+            self._start()
+
+    def _start(self) -> None:
+        self._expect(0)
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._max_items))]
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._run(batch), context=self._context.copy())
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+
+    def _expect(self, callers: int) -> None:
+        """Hold the next batch back until so many callers wait, but for one linger at most."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._expected = callers
+        if callers:
+            self._timer = asyncio.get_running_loop().call_later(self._linger, self._linger_over)
+
+    def _linger_over(self) -> None:
+        self._expect(0)
+        self._start_if_due()
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        self._start_if_due()
+
+    async def _run(self, batch: list[_Waiting[Item, Result]]) -> None:
+        items = [waiting.item for waiting in batch]
+        results: Sequence[Result | Exception]
+        try:
+            results = await self._process(items)
+        except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
+            results = [error] * len(batch)
+        if len(results) != len(batch):
+            results = [Internal("INTERNAL", "a batch lost its results")] * len(batch)
+        for waiting, result in zip(batch, results, strict=True):
+            if waiting.future.done():
+                continue
+            if isinstance(result, Exception):
+                waiting.future.set_exception(result)
+            else:
+                waiting.future.set_result(result)
+        if len(batch) > self._busy_above:
+            self._expect(len(batch) + len(self._queue))

@@ -1,0 +1,47 @@
+"""The caller's context: a request id and W3C trace context, carried across every hop."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+REQUEST_ID = "x-request-id"
+TRACEPARENT = "traceparent"
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """Who asked: the request id in the logs, and the `traceparent` header of W3C Trace Context."""
+
+    request_id: str = ""
+    traceparent: str = ""
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """As gRPC metadata; empty values are left out."""
+        pairs = ((REQUEST_ID, self.request_id), (TRACEPARENT, self.traceparent))
+        return tuple(pair for pair in pairs if pair[1])
+
+
+_NONE = CallContext()
+_current: ContextVar[CallContext] = ContextVar("call_context", default=_NONE)
+
+
+def current() -> CallContext:
+    """The context of the running call; empty outside of one."""
+    return _current.get()
+
+
+@contextmanager
+def bound(context: CallContext) -> Iterator[None]:
+    """Make `context` the current one inside the block."""
+    token = _current.set(context)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def new_traceparent() -> str:
+    """Start a sampled trace (https://www.w3.org/TR/trace-context/#traceparent-header)."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

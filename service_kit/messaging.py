@@ -1,0 +1,84 @@
+"""RabbitMQ: a topology as declared values, and a connection that is kept."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import aio_pika
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.exceptions import AMQPError
+
+log = structlog.get_logger(__name__)
+
+CONNECT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 10
+BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0)
+"""Pauses between attempts to connect; the last one repeats."""
+
+BROKER_FAILURES = (AMQPError, OSError, TimeoutError, aio_pika.exceptions.AMQPException)
+"""What a broker that is away, or a connection that ends, raises."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A durable exchange."""
+
+    name: str
+    type: aio_pika.ExchangeType
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A durable queue, its arguments, and the (exchange, routing key) pairs bound to it."""
+
+    name: str
+    bindings: Sequence[tuple[str, str]]
+    arguments: Mapping[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Exchanges and queues that belong together."""
+
+    exchanges: Sequence[Exchange]
+    queues: Sequence[Queue]
+
+
+async def declare(channel: AbstractChannel, topology: Topology) -> None:
+    """Declare everything; what exists with the same arguments stays as it is."""
+    for exchange in topology.exchanges:
+        await channel.declare_exchange(exchange.name, exchange.type, durable=True)
+    for queue in topology.queues:
+        declared = await channel.declare_queue(
+            queue.name, durable=True, arguments=dict(queue.arguments)
+        )
+        for exchange_name, routing_key in queue.bindings:
+            await declared.bind(exchange_name, routing_key)
+
+
+async def keep_connected(
+    url: str, name: str, session: Callable[[AbstractConnection], Awaitable[None]]
+) -> None:
+    """Run `session` on a connection, and again on a new one whenever either fails; never returns.
+
+    `session` runs until its connection fails or it is cancelled.
+    """
+    attempt = 0
+    while True:
+        try:
+            connection = await aio_pika.connect(
+                url,
+                timeout=CONNECT_SECONDS,
+                heartbeat=HEARTBEAT_SECONDS,
+                client_properties={"connection_name": name},
+            )
+            attempt = 0
+            log.info("broker connected", connection=name)
+            async with connection:
+                await session(connection)
+        except BROKER_FAILURES as error:
+            log.warning("broker away", connection=name, error=repr(error))
+        pause = BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)]
+        attempt += 1
+        await asyncio.sleep(pause)

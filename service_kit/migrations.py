@@ -1,0 +1,64 @@
+"""Alembic migrations that are safe when several replicas start together."""
+
+import asyncio
+from pathlib import Path
+
+import stamina
+import structlog
+from alembic import command, context
+from alembic.config import Config
+from sqlalchemy import Connection, MetaData, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from service_kit.database import CONNECT_SECONDS, as_service_error
+from service_kit.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+_LOCK = 0x65636F6D6D6572  # any constant, the same in every replica
+_WAIT_SECONDS = 60.0
+
+
+async def migrate(url: str, script_location: Path) -> None:
+    """Bring the database at `url` to the newest revision, one replica at a time.
+
+    Waits up to a minute for the database to answer; raises Unavailable after that.
+    """
+    async for attempt in stamina.retry_context(
+        on=Unavailable, attempts=None, timeout=_WAIT_SECONDS, wait_max=2.0
+    ):
+        with attempt:
+            await _upgrade(url, script_location)
+
+
+async def _upgrade(url: str, script_location: Path) -> None:
+    engine = create_async_engine(url, poolclass=NullPool, connect_args={"timeout": CONNECT_SECONDS})
+    try:
+        async with asyncio.timeout(_WAIT_SECONDS), engine.begin() as connection:
+            # Held until the commit: the replica that waited finds nothing left to do.
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            await connection.run_sync(_run, script_location)
+    except Exception as error:
+        failure = as_service_error(error)
+        if failure is None:
+            raise
+        raise failure from error
+    finally:
+        await engine.dispose()
+    log.info("database is at the newest revision")
+
+
+def _run(connection: Connection, script_location: Path) -> None:
+    config = Config()
+    # ConfigParser interpolates; a path may hold a percent sign.
+    config.set_main_option("script_location", str(script_location).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def run_env(metadata: MetaData) -> None:
+    """The whole of a service's `migrations/env.py`: run on the connection that `migrate` gave."""
+    context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+    with context.begin_transaction():
+        context.run_migrations()

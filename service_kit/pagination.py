@@ -1,0 +1,47 @@
+"""Keyset pagination with opaque page tokens (https://google.aip.dev/158)."""
+
+import base64
+import binascii
+
+from service_kit.errors import InvalidArgument
+
+DEFAULT_PAGE_SIZE = 20
+MAX_PAGE_SIZE = 100
+
+
+def page_size(requested: int) -> int:
+    """The size of a page: 20 if not given, 100 at most; InvalidArgument if negative."""
+    if requested < 0:
+        raise InvalidArgument("INVALID_PAGE_SIZE", "page_size must not be negative")
+    return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def encode_token(last_key: object) -> str:
+    """The token of the page that follows `last_key`."""
+    return base64.urlsafe_b64encode(str(last_key).encode()).decode().rstrip("=")
+
+
+def decode_token(token: str) -> str | None:
+    """The key a page follows; None for the first page; InvalidArgument if it is no token."""
+    if not token:
+        return None
+    try:
+        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+    except (ValueError, binascii.Error) as error:
+        raise invalid_token() from error
+
+
+def decode_int_token(token: str) -> int | None:
+    """As `decode_token`, for an int64 key."""
+    key = decode_token(token)
+    if key is None:
+        return None
+    if not (key.isascii() and key.isdigit()) or int(key) >= 2**63:
+        raise invalid_token()
+    return int(key)
+
+
+def invalid_token() -> InvalidArgument:
+    """The refusal of a page token that was not ours."""
+    return InvalidArgument("INVALID_PAGE_TOKEN", "page_token is not one this list gave out")

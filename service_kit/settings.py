@@ -1,0 +1,53 @@
+"""Settings from the environment, with every fault reported at once."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _asyncpg_url(url: str) -> str:
+    if not url.startswith("postgresql+asyncpg://"):
+        raise ValueError("must start with postgresql+asyncpg://")
+    return url
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_asyncpg_url)]
+"""A SQLAlchemy URL of a PostgreSQL database, reached through asyncpg."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+"""A TCP port to listen on."""
+
+
+def local_address(port_field: str) -> Callable[[dict[str, Any]], str]:
+    """The default address of a neighbour: this machine, at the port named by another field."""
+    return lambda fields: f"localhost:{fields.get(port_field, 0)}"
+
+
+class ServiceSettings(BaseSettings):
+    """What every service reads from its environment; services add their own fields."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    bind_host: str = Field("127.0.0.1", min_length=1)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class SettingsError(Exception):
+    """Variables are missing or wrong; the message names each on a line of its own."""
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def load(cls: type[S]) -> S:
+    """Read `cls` from the environment; SettingsError names all faulty variables together."""
+    try:
+        return cls()
+    except ValidationError as error:
+        faults = (
+            f"{'_'.join(str(part) for part in fault['loc']).upper() or 'SETTINGS'}: {fault['msg']}"
+            for fault in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsError("\n".join(faults)) from None
