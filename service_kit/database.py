@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import asyncpg
 import stamina
+from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -14,6 +15,9 @@ from service_kit.errors import Aborted, ServiceError, Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+AnyRow = Row[*tuple[Any, ...]]
+"""A row of a whole table, its columns by name."""
 
 CONNECT_SECONDS = 3.0
 STATEMENT_SECONDS = 8.0
@@ -33,6 +37,8 @@ async def connected(url: str, service: str, pool_size: int = 8) -> AsyncIterator
         max_overflow=0,
         pool_timeout=CONNECT_SECONDS,
         pool_pre_ping=True,
+        # Errors are logged; the values of statements may be secrets.
+        hide_parameters=True,
         connect_args={
             "timeout": CONNECT_SECONDS,
             "command_timeout": STATEMENT_SECONDS,
@@ -40,6 +46,10 @@ async def connected(url: str, service: str, pool_size: int = 8) -> AsyncIterator
                 "application_name": service,
                 "statement_timeout": f"{STATEMENT_SECONDS:g}s",
                 "idle_in_transaction_session_timeout": "30s",
+                # A peer that vanished gives its locks back within 20 s.
+                "tcp_keepalives_idle": "10",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "2",
                 # Plans made while the tables were nearly empty cost three times as much later.
                 "plan_cache_mode": "force_custom_plan",
                 "jit": "off",

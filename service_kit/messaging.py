@@ -57,12 +57,27 @@ async def declare(channel: AbstractChannel, topology: Topology) -> None:
             await declared.bind(exchange_name, routing_key)
 
 
+async def watch(
+    connection: AbstractConnection, *channels: AbstractChannel, seconds: float | None = None
+) -> None:
+    """Return after `seconds` (None: never); raises as soon as one of them is closed."""
+    closings = {asyncio.ensure_future(channel.closed()) for channel in channels}
+    closings.add(asyncio.ensure_future(connection.closed()))
+    try:
+        done, _ = await asyncio.wait(closings, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for closing in closings:
+            closing.cancel()
+    if done:
+        raise ConnectionError("the connection or a channel was closed")
+
+
 async def keep_connected(
     url: str, name: str, session: Callable[[AbstractConnection], Awaitable[None]]
 ) -> None:
-    """Run `session` on a connection, and again on a new one whenever either fails; never returns.
+    """Run `session` on a connection, again on a new one whenever either fails, until it returns.
 
-    `session` runs until its connection fails or it is cancelled.
+    `session` runs until its connection fails, which it shows by raising.
     """
     attempt = 0
     while True:
@@ -73,10 +88,10 @@ async def keep_connected(
                 heartbeat=HEARTBEAT_SECONDS,
                 client_properties={"connection_name": name},
             )
-            attempt = 0
             log.info("broker connected", connection=name)
             async with connection:
-                await session(connection)
+                attempt = 0
+                return await session(connection)
         except BROKER_FAILURES as error:
             log.warning("broker away", connection=name, error=repr(error))
         pause = BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)]

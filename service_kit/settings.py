@@ -16,6 +16,16 @@ def _asyncpg_url(url: str) -> str:
 DatabaseUrl = Annotated[str, AfterValidator(_asyncpg_url)]
 """A SQLAlchemy URL of a PostgreSQL database, reached through asyncpg."""
 
+
+def _amqp_url(url: str) -> str:
+    if not url.startswith(("amqp://", "amqps://")):
+        raise ValueError("must start with amqp:// or amqps://")
+    return url
+
+
+BrokerUrl = Annotated[str, AfterValidator(_amqp_url)]
+"""A RabbitMQ URL."""
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 """A TCP port to listen on."""
 

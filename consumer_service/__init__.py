@@ -1,0 +1,1 @@
+"""Takes order events from the broker to inventory, and inventory's answer to the orders."""

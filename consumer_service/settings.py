@@ -1,0 +1,20 @@
+"""What consumer_service reads from its environment."""
+
+from pydantic import Field
+
+from service_kit.settings import BrokerUrl, Port, ServiceSettings, local_address
+
+
+class Settings(ServiceSettings):
+    """Where the broker and the neighbours are, and how much is taken at once."""
+
+    consumer_service_port: Port = 50056
+    """Only for the health service."""
+    rabbitmq_url: BrokerUrl = "amqp://guest:guest@localhost:5672/"
+    inventory_service_port: Port = 50055
+    inventory_service_addr: str = Field(default_factory=local_address("inventory_service_port"))
+    order_service_port: Port = 50051
+    order_service_addr: str = Field(default_factory=local_address("order_service_port"))
+
+    batch_max_items: int = Field(250, ge=1, le=1000)
+    """Events handled together; as many are fetched ahead."""

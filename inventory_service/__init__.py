@@ -1,0 +1,1 @@
+"""The catalogue, the stock, and the ledger of every stock movement."""

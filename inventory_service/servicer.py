@@ -1,0 +1,180 @@
+"""InventoryService over gRPC: decode, operate, encode."""
+
+import datetime as dt
+import uuid
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc.aio import ServicerContext
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from inventory_service import operations
+from inventory_service.models import Kind, StockUpdate, UpdateResult
+from proto import inventory_pb2 as pb
+from proto.inventory_pb2_grpc import InventoryServiceServicer
+from service_kit.database import AnyRow
+from service_kit.errors import InvalidArgument
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["InventoryService"].full_name
+MAX_QUANTITY = 1_000_000
+
+Context = ServicerContext[Any, Any]
+
+
+class InventoryServicer(InventoryServiceServicer):
+    """Serves the catalogue and the stock kept in `engine`'s database."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def CreateProduct(self, request: pb.CreateProductRequest, context: Context) -> pb.Product:
+        product = request.product
+        return _product(
+            await operations.create_product(
+                self._engine,
+                name=product.name,
+                description=product.description,
+                price_cents=product.price_cents,
+                stock=product.stock,
+                product_id=request.product_id if request.HasField("product_id") else None,
+            )
+        )
+
+    async def GetProduct(self, request: pb.GetProductRequest, context: Context) -> pb.Product:
+        return _product(await operations.get_product(self._engine, request.product_id))
+
+    async def ListProducts(
+        self, request: pb.ListProductsRequest, context: Context
+    ) -> pb.ListProductsResponse:
+        page, token = await operations.list_products(
+            self._engine, size=request.page_size, token=request.page_token, query=request.query
+        )
+        return pb.ListProductsResponse(products=map(_product, page), next_page_token=token)
+
+    async def UpdateProduct(self, request: pb.UpdateProductRequest, context: Context) -> pb.Product:
+        fields = pb.Product.DESCRIPTOR.fields_by_name
+        changes = {
+            path: getattr(request.product, path) if path in fields else ""
+            for path in request.update_mask.paths
+        }
+        return _product(await operations.update_product(self._engine, request.product.id, changes))
+
+    async def CheckStock(
+        self, request: pb.CheckStockRequest, context: Context
+    ) -> pb.CheckStockResponse:
+        found = await operations.check_stock(
+            self._engine, [item.product_id for item in request.items]
+        )
+        return pb.CheckStockResponse(
+            checks=[_check(item, found.get(item.product_id)) for item in request.items]
+        )
+
+    async def UpdateStock(
+        self, request: pb.UpdateStockRequest, context: Context
+    ) -> pb.UpdateStockResponse:
+        results = await operations.update_stock(self._engine, list(map(_update, request.updates)))
+        return pb.UpdateStockResponse(
+            results=[
+                _result(update, result)
+                for update, result in zip(request.updates, results, strict=True)
+            ]
+        )
+
+    async def AdjustStock(
+        self, request: pb.AdjustStockRequest, context: Context
+    ) -> pb.AdjustStockResponse:
+        stock = await operations.adjust_stock(
+            self._engine, request.product_id, request.delta, request.reason
+        )
+        return pb.AdjustStockResponse(product_id=request.product_id, stock=stock)
+
+    async def ListStockMovements(
+        self, request: pb.ListStockMovementsRequest, context: Context
+    ) -> pb.ListStockMovementsResponse:
+        page, token = await operations.list_stock_movements(
+            self._engine, request.product_id, size=request.page_size, token=request.page_token
+        )
+        return pb.ListStockMovementsResponse(movements=map(_movement, page), next_page_token=token)
+
+
+def _update(update: pb.StockUpdate) -> StockUpdate:
+    kinds = {
+        pb.STOCK_UPDATE_KIND_DEDUCT: Kind.DEDUCT,
+        pb.STOCK_UPDATE_KIND_RESTORE: Kind.RESTORE,
+    }
+    if update.kind not in kinds:
+        raise InvalidArgument("INVALID_KIND", "kind must be DEDUCT or RESTORE")
+    try:
+        order_id = uuid.UUID(update.order_id)
+    except ValueError as error:
+        raise InvalidArgument("INVALID_ORDER_ID", "order_id must be a UUID") from error
+    return StockUpdate(order_id, kinds[update.kind], _added_up(update.items))
+
+
+def _added_up(items: Iterable[pb.StockItem]) -> dict[int, int]:
+    quantities: Counter[int] = Counter()
+    for item in items:
+        if not 1 <= item.quantity <= MAX_QUANTITY:
+            raise InvalidArgument("INVALID_QUANTITY", f"quantity must be 1 to {MAX_QUANTITY}")
+        quantities[item.product_id] += item.quantity
+    return dict(quantities)
+
+
+def _result(update: pb.StockUpdate, result: UpdateResult) -> pb.StockUpdateResult:
+    return pb.StockUpdateResult(
+        order_id=update.order_id,
+        kind=update.kind,
+        outcome=pb.StockUpdateOutcome.Value(f"STOCK_UPDATE_OUTCOME_{result.outcome}"),
+        shortages=[
+            pb.Shortage(
+                product_id=short.product_id, requested=short.requested, available=short.available
+            )
+            for short in result.shortages
+        ],
+        unknown_product_ids=result.unknown_product_ids,
+    )
+
+
+def _check(item: pb.StockItem, found: AnyRow | None) -> pb.StockCheck:
+    if found is None:
+        return pb.StockCheck(product_id=item.product_id)
+    return pb.StockCheck(
+        product_id=found.id,
+        found=True,
+        name=found.name,
+        price_cents=found.price_cents,
+        stock=found.stock,
+        available=found.stock >= item.quantity,
+    )
+
+
+def _product(product: AnyRow) -> pb.Product:
+    return pb.Product(
+        id=product.id,
+        name=product.name,
+        description=product.description,
+        price_cents=product.price_cents,
+        stock=product.stock,
+        create_time=_timestamp(product.created_at),
+        update_time=_timestamp(product.updated_at),
+    )
+
+
+def _movement(movement: AnyRow) -> pb.StockMovement:
+    return pb.StockMovement(
+        id=movement.id,
+        product_id=movement.product_id,
+        kind=pb.StockMovementKind.Value(f"STOCK_MOVEMENT_KIND_{movement.kind}"),
+        delta=movement.delta,
+        order_id=str(movement.order_id or ""),
+        reason=movement.reason,
+        create_time=_timestamp(movement.created_at),
+    )
+
+
+def _timestamp(moment: dt.datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp

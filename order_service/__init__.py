@@ -1,0 +1,1 @@
+"""Orders: accepted, stored with their events, settled by what inventory decided."""

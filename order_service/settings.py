@@ -1,0 +1,25 @@
+"""What order_service reads from its environment."""
+
+from pydantic import Field
+
+from service_kit.settings import DatabaseUrl, Port, ServiceSettings, local_address
+
+
+class Settings(ServiceSettings):
+    """Where the service listens, its database, its neighbours, and its pace."""
+
+    order_service_port: Port = 50051
+    order_database_url: DatabaseUrl
+    user_service_port: Port = 50052
+    user_service_addr: str = Field(default_factory=local_address("user_service_port"))
+    inventory_service_port: Port = 50055
+    inventory_service_addr: str = Field(default_factory=local_address("inventory_service_port"))
+    producer_service_port: Port = 50054
+    producer_service_addr: str = Field(default_factory=local_address("producer_service_port"))
+
+    batch_max_items: int = Field(256, ge=1, le=1000)
+    """Events in one call to the producer."""
+    order_reoffer_seconds: float = Field(30.0, gt=0)
+    """An order unsettled for so long has its event published again; doubled each time."""
+    outbox_retention_seconds: float = Field(3600.0, ge=0)
+    """How long delivered outbox rows are kept."""

@@ -1,0 +1,62 @@
+"""Offers again what got no answer, and prunes what was delivered long ago.
+
+This closes the loop end to end: whatever happens to an event between the outbox and the answer of
+inventory (a queue purged, a binding deleted by hand), its order is not forgotten.
+"""
+
+import asyncio
+import datetime as dt
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from order_service import outbox, storage
+from order_service.events import order_event
+from order_service.models import Caller
+from order_service.wakeups import Wakeups
+from service_kit.database import transaction
+from service_kit.errors import ServiceError
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 500
+
+
+class Sweeper:
+    """Sweeps every few seconds; safe with several order services running."""
+
+    def __init__(
+        self, engine: AsyncEngine, wakeups: Wakeups, reoffer_seconds: float, keep_seconds: float
+    ) -> None:
+        self._engine = engine
+        self._wakeups = wakeups
+        self._reoffer_seconds = reoffer_seconds
+        self._keep_seconds = keep_seconds
+
+    async def run(self) -> None:
+        """Sweep for ever."""
+        while True:
+            try:
+                offered = await self.offer_again()
+                pruned = await outbox.prune(self._engine, self._keep_seconds)
+                if offered or pruned:
+                    log.info("swept", offered_again=offered, pruned=pruned)
+            except ServiceError as error:
+                log.warning("sweep failed", reason=error.reason, error=error.message)
+            await asyncio.sleep(min(5.0, self._reoffer_seconds / 2))
+
+    async def offer_again(self) -> int:
+        """Write a new event for each order whose answer is overdue; returns how many.
+
+        An order whose event still waits in the outbox only has its turn put off.
+        """
+        async with transaction(self._engine) as connection:
+            overdue = await storage.postpone_overdue(connection, self._reoffer_seconds, AT_ONCE)
+            if not overdue:
+                return 0
+            now = dt.datetime.now(dt.UTC)
+            found = await storage.load_orders(connection, overdue)
+            events = [order_event(order, Caller(), now) for order in found.values()]
+            await outbox.add(connection, events)
+        self._wakeups.announce(())
+        return len(events)
