@@ -1,0 +1,43 @@
+"""Fixtures: a real PostgreSQL and a real RabbitMQ for the whole session."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from tests.support.infrastructure import Broker, Infrastructure, started
+
+
+@pytest.fixture(scope="session")
+def infrastructure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Infrastructure]:
+    """PostgreSQL and RabbitMQ, started by `start-services.sh --infra-only`."""
+    with started(tmp_path_factory.mktemp("infra")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module")
+async def user_database_url(infrastructure: Infrastructure) -> AsyncIterator[str]:
+    """A fresh database for the user service."""
+    async with infrastructure.database() as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="module")
+async def inventory_database_url(infrastructure: Infrastructure) -> AsyncIterator[str]:
+    """A fresh database for the inventory service."""
+    async with infrastructure.database() as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="module")
+async def order_database_url(infrastructure: Infrastructure) -> AsyncIterator[str]:
+    """A fresh database for the order service."""
+    async with infrastructure.database() as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="module")
+async def broker(infrastructure: Infrastructure) -> AsyncIterator[Broker]:
+    """A fresh virtual host of the broker."""
+    async with infrastructure.virtual_host() as virtual_host:
+        yield virtual_host

@@ -1,0 +1,1 @@
+"""What the tests share: ports, waiting, infrastructure, the running system."""
