@@ -22,7 +22,7 @@ async def publish_events(
         raise InvalidArgument("TOO_MANY_ITEMS", f"at most {MAX_EVENTS} events in one call")
     faults = [_fault(event) for event in events]
     whole = [event for event, fault in zip(events, faults, strict=True) if fault is None]
-    outcomes = iter(await publisher.publish_all(whole))
+    outcomes = iter(await publisher.publish(whole))
     return [fault or next(outcomes) for fault in faults]
 
 

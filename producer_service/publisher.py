@@ -1,16 +1,16 @@
 """Confirmed publishing (https://www.rabbitmq.com/docs/confirms#publisher-confirms)."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import aio_pika
 import structlog
-from aio_pika.abc import AbstractConnection, AbstractExchange
-from aio_pika.exceptions import DeliveryError, PublishError
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel as AbstractUnderlayChannel
+from aiormq.exceptions import DeliveryError, PublishError
 
 from producer_service.topology import TOPOLOGY
 from proto.events import CONTENT_TYPE, EXCHANGE
+from service_kit.batch_publish import Message, publish_batch
 from service_kit.context import REQUEST_ID, TRACEPARENT
 from service_kit.errors import FailedPrecondition, ServiceError, Unavailable
 from service_kit.messaging import BROKER_FAILURES, declare, watch
@@ -37,65 +37,55 @@ class Publisher:
     """Publishes on the connection of the running session; Unavailable while there is none."""
 
     def __init__(self) -> None:
-        self._exchange: AbstractExchange | None = None
+        self._channel: AbstractUnderlayChannel | None = None
 
     async def session(self, connection: AbstractConnection) -> None:
         """Declare the topology and offer the connection for publishing until it fails."""
         topology = await connection.channel()
         await declare(topology, TOPOLOGY)
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        self._exchange = await channel.get_exchange(EXCHANGE, ensure=False)
+        self._channel = await channel.get_underlay_channel()
         log.info("publishing")
         try:
             while True:
                 await watch(connection, channel, seconds=REDECLARE_SECONDS)
                 await declare(topology, TOPOLOGY)
         finally:
-            self._exchange = None
+            self._channel = None
 
-    async def publish(self, event: OutgoingEvent) -> None:
-        """Return once every queue the event was routed to has it safe.
+    async def publish(self, events: Sequence[OutgoingEvent]) -> list[ServiceError | None]:
+        """Publish; for each event None once every queue it was routed to has it safe.
 
-        Raises FailedPrecondition (UNROUTABLE) if no queue takes it, Unavailable if the broker is
-        away (BROKER_UNAVAILABLE), refuses it (NACKED) or is silent (UNCONFIRMED: it may have it).
+        Otherwise FailedPrecondition (UNROUTABLE) if no queue takes it, or Unavailable: NACKED by
+        the broker, or UNCONFIRMED, which means that it may have it. Raises Unavailable
+        (BROKER_UNAVAILABLE) if the broker is away.
         """
-        exchange = self._exchange
-        if exchange is None:
+        if self._channel is None:
             raise Unavailable("BROKER_UNAVAILABLE", "the broker is away")
+        if not events:
+            return []
+        messages = [_message(event) for event in events]
         try:
-            async with asyncio.timeout(CONFIRM_SECONDS):
-                await exchange.publish(_message(event), event.type, mandatory=True)
-        except PublishError as error:
-            raise FailedPrecondition("UNROUTABLE", f"no queue takes {event.type}") from error
-        except DeliveryError as error:
-            raise Unavailable("NACKED", "the broker refused the event") from error
+            outcomes = await publish_batch(self._channel, EXCHANGE, messages, CONFIRM_SECONDS)
         except BROKER_FAILURES as error:
-            raise Unavailable("UNCONFIRMED", "no confirm came: the outcome is unknown") from error
-
-    async def publish_all(self, events: Sequence[OutgoingEvent]) -> list[ServiceError | None]:
-        """Publish many at once; None for each that was confirmed, in the order of the events.
-
-        Raises Unavailable if the broker is away before the first is written.
-        """
-        if self._exchange is None:
-            raise Unavailable("BROKER_UNAVAILABLE", "the broker is away")
-        return await asyncio.gather(*(self._outcome(event) for event in events))
-
-    async def _outcome(self, event: OutgoingEvent) -> ServiceError | None:
-        try:
-            await self.publish(event)
-        except ServiceError as error:
-            return error
-        return None
+            raise Unavailable("BROKER_UNAVAILABLE", "the broker is away") from error
+        return [None if outcome is None else _refusal(outcome) for outcome in outcomes]
 
 
-def _message(event: OutgoingEvent) -> aio_pika.Message:
+def _refusal(outcome: Exception) -> ServiceError:
+    if isinstance(outcome, PublishError):
+        return FailedPrecondition("UNROUTABLE", "no queue takes the event")
+    if isinstance(outcome, DeliveryError):
+        return Unavailable("NACKED", "the broker refused the event")
+    return Unavailable("UNCONFIRMED", "no confirm came: the outcome is unknown")
+
+
+def _message(event: OutgoingEvent) -> Message:
     headers = {TRACEPARENT: event.traceparent, REQUEST_ID: event.request_id}
-    return aio_pika.Message(
+    return Message(
+        event.id,
+        event.type,
         event.body,
-        message_id=event.id,
-        type=event.type,
-        content_type=CONTENT_TYPE,
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        headers={key: value for key, value in headers.items() if value},
+        CONTENT_TYPE,
+        {key: value for key, value in headers.items() if value},
     )
