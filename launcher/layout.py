@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -63,8 +64,8 @@ class Layout:
     def from_environment(cls) -> "Layout":
         """The layout that RUN_DIR asks for; `.run` in the checkout unless it is set."""
         checkout = Path(__file__).resolve().parent.parent
-        run_dir = Path(os.environ.get("RUN_DIR") or checkout / ".run").absolute()
-        return cls(checkout, Path(os.path.normpath(run_dir)))
+        # Resolved, because processes are recognised by it: one folder must have one name.
+        return cls(checkout, Path(os.environ.get("RUN_DIR") or checkout / ".run").resolve())
 
     @property
     def logs(self) -> Path:
@@ -82,42 +83,34 @@ class Layout:
         return self.run_dir / "environment.env"
 
     def create(self) -> None:
-        """Make the run directory, private to this user, and its folder of logs."""
+        """Make the run directory, private to this user, and the folders in it."""
         try:
             if not self.run_dir.exists():
                 self.run_dir.mkdir(parents=True, mode=0o700)
             self.logs.mkdir(exist_ok=True)
         except OSError as error:
             raise Problem(f"RUN_DIR {self.run_dir} cannot be used: {error.strerror}") from error
+        beside = self.run_dir / "sockets"
+        if len(os.fsencode(beside)) > _LONGEST_SOCKET_DIRECTORY and not beside.is_symlink():
+            digest = hashlib.sha256(os.fsencode(self.run_dir)).hexdigest()[:12]
+            # A link, because `stop` may run with another TMPDIR.
+            beside.symlink_to(Path(tempfile.gettempdir()) / f"shop-{os.geteuid()}-{digest}")
+        _make_private(self.sockets)
 
     def log_file(self, name: str) -> Path:
         """The file that gets the output of program `name`."""
         return self.logs / f"{name}.log"
 
+    @property
     def sockets(self) -> Path:
         """A folder for unix sockets, private to this user, with a path short enough for them."""
         beside = self.run_dir / "sockets"
-        if beside.is_symlink():
-            return Path(os.readlink(beside))
-        if len(os.fsencode(beside)) <= _LONGEST_SOCKET_DIRECTORY:
-            beside.mkdir(mode=0o700, exist_ok=True)
-            return beside
-        digest = hashlib.sha256(os.fsencode(self.run_dir)).hexdigest()[:12]
-        elsewhere = Path(tempfile.gettempdir()) / f"shop-{os.geteuid()}-{digest}"
-        _make_private(elsewhere)
-        # TMPDIR may differ when `stop` looks for the sockets: remember the place.
-        beside.symlink_to(elsewhere)
-        return elsewhere
+        return beside.readlink() if beside.is_symlink() else beside
 
     def remove_sockets(self) -> None:
-        """Forget a socket folder outside the run directory, once nothing listens there."""
-        beside = self.run_dir / "sockets"
-        if beside.is_symlink():
-            elsewhere = Path(os.readlink(beside))
-            beside.unlink()
-            for child in (*elsewhere.glob("*/*"), *elsewhere.glob("*")):
-                child.rmdir() if child.is_dir() else child.unlink()
-            elsewhere.rmdir()
+        """Remove the folder of sockets, once nothing listens there."""
+        shutil.rmtree(self.sockets, ignore_errors=True)
+        (self.run_dir / "sockets").unlink(missing_ok=True)
 
 
 def _make_private(directory: Path) -> None:

@@ -1,8 +1,9 @@
 """Coalescing: callers that arrive together travel together.
 
 A wake-up is what costs in an asyncio process, so one call for 64 items is far cheaper than 64
-calls. The policy is the one of `docs/decisions`: when a batch returns, its callers are expected
-back, so the next batch waits for as many as came back plus those queued, or for a short linger.
+calls. The policy: when a batch returns, its callers are expected back, so the next one waits for
+as many as left plus those queued, as long as they keep coming. "Send whatever queued" would lock
+64 callers into cohorts that alternate for ever.
 """
 
 import asyncio
@@ -16,6 +17,9 @@ from service_kit.errors import Internal, ResourceExhausted, ServiceError, Unavai
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_LONGEST_WAIT = 5
+"""How many lingers a batch waits while callers keep coming one by one."""
 
 
 @dataclass(slots=True)
@@ -31,8 +35,9 @@ class Batcher(Generic[Item, Result]):
     ServiceError for each; one failing item fails alone. If it raises, all items of the batch
     fail with that error. A caller that gives up does not stop the batch. At most
     `max_in_flight` batches run at once and at most `max_queue` items wait; beyond that `submit`
-    raises ResourceExhausted. After a batch of more than `busy_above` items the next one waits up
-    to `linger` seconds for the callers that just left; after a smaller one it does not wait.
+    raises ResourceExhausted. After a batch of more than `busy_above` items the next one waits for
+    the callers that just left until none has come for `linger` seconds, five times that at most;
+    after a smaller one it does not wait.
     """
 
     def __init__(
@@ -54,7 +59,9 @@ class Batcher(Generic[Item, Result]):
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._expected = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._expected_until = 0.0
+        self._last_arrival = 0.0
+        self._timer: asyncio.Handle | None = None
         self._closed = False
         # Batches carry the items of many callers and must not run in the context of one.
         self._context: Context = copy_context()
@@ -65,8 +72,10 @@ class Batcher(Generic[Item, Result]):
             raise Unavailable("SHUTTING_DOWN", "the service is stopping")
         if len(self._queue) >= self._max_queue:
             raise ResourceExhausted("OVERLOADED", "too many requests are waiting")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
         self._queue.append(_Waiting(item, future))
+        self._last_arrival = loop.time()
         self._start_if_due()
         return await future
 
@@ -92,17 +101,30 @@ class Batcher(Generic[Item, Result]):
         task.add_done_callback(self._finished)
 
     def _expect(self, callers: int) -> None:
-        """Hold the next batch back until so many callers wait, but for one linger at most."""
+        """Hold the next batch back until so many callers wait, or no more are coming."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._expected = callers
         if callers:
-            self._timer = asyncio.get_running_loop().call_later(self._linger, self._linger_over)
+            # The linger counts from when the callers have run with their results: answering
+            # sixty of them takes as long as the linger.
+            self._timer = asyncio.get_running_loop().call_soon(self._linger_on)
+
+    def _linger_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._expected_until = loop.time() + _LONGEST_WAIT * self._linger
+        self._timer = loop.call_later(self._linger, self._linger_over)
 
     def _linger_over(self) -> None:
-        self._expect(0)
-        self._start_if_due()
+        loop = asyncio.get_running_loop()
+        # A busy loop runs its timers late, while callers are still coming in.
+        due = min(self._last_arrival + self._linger, self._expected_until)
+        if due > loop.time():
+            self._timer = loop.call_at(due, self._linger_over)
+        else:
+            self._expect(0)
+            self._start_if_due()
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)

@@ -1,0 +1,1 @@
+"""The only door from outside: REST and JWT in front, gRPC behind."""

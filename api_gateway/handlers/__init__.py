@@ -1,0 +1,1 @@
+"""One function per route: validated request in, answer out."""

@@ -1,0 +1,32 @@
+"""Money: exact cents inside, a decimal string in JSON."""
+
+import re
+from decimal import Decimal
+
+MAX_PRICE = 10**12
+"""The largest price, in cents."""
+MAX_TOTAL = MAX_PRICE * 1_000_000
+"""The largest price of a single item: the largest price times the largest quantity."""
+
+_DECIMAL = re.compile(r"([0-9]{1,16})(?:\.([0-9]{1,2}))?")
+
+
+def to_cents(value: object) -> int:
+    """The cents of a string or number that has at most two decimals; ValueError for any other.
+
+    A float counts as the shortest decimal that means it: 19.99 is 1999 cents, 19.999 is refused.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        raise ValueError("must be a decimal string or a number")  # noqa: TRY004 - for pydantic
+    # 0.0 is added because JSON's -0.0 is a zero like any other.
+    text = repr(value + 0.0) if isinstance(value, float) else str(value)
+    found = _DECIMAL.fullmatch(text)
+    if found is None:
+        raise ValueError('must be an amount like "500.00": not negative, at most two decimals')
+    units, decimals = found.groups()
+    return int(units) * 100 + int((decimals or "").ljust(2, "0"))
+
+
+def to_text(cents: int) -> str:
+    """Not negative `cents` as they are written in JSON: 50000 is "500.00"."""
+    return f"{cents // 100}.{cents % 100:02d}"

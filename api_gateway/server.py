@@ -1,0 +1,76 @@
+"""The HTTP server: limits on slow clients, and an orderly end."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from api_gateway import problems
+from api_gateway.problems import Problem
+from api_gateway.settings import Settings
+from service_kit.grpc_server import PortUnavailable
+
+log = structlog.get_logger(__name__)
+
+DRAIN_SECONDS = 8.0
+"""What requests under way get to finish once the server stops."""
+_BACKLOG = 1024
+
+
+@asynccontextmanager
+async def serving(app: web.Application, settings: Settings) -> AsyncIterator[None]:
+    """Serve `app` inside the block; then accept no more and finish what is under way."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_SECONDS)
+    await runner.setup()
+    manager, loop = runner.server, asyncio.get_running_loop()
+    assert manager is not None  # noqa: S101 - set up above
+
+    def connection() -> _Connection:
+        # aiohttp closes a connection that does not complete a request's head in this time,
+        # counted from its start or its last answer, whether it is silent or dribbles bytes.
+        return _Connection(
+            manager,
+            loop=loop,
+            keepalive_timeout=settings.http_idle_seconds,
+            auto_decompress=False,
+        )
+
+    host, port = settings.bind_host, settings.api_gateway_port
+    try:
+        listener = await loop.create_server(connection, host, port, backlog=_BACKLOG)
+    except OSError as error:
+        await runner.cleanup()
+        raise PortUnavailable(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    log.info("serving", address=f"{host}:{port}")
+    try:
+        yield
+    finally:
+        listener.close()
+        await runner.cleanup()
+
+
+class _Connection(web.RequestHandler):
+    """A connection that answers what is not HTTP with a problem, too."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to a request that never reached the application, or broke out of it."""
+        request_id = secrets.token_hex(16)
+        if status < 500:  # noqa: PLR2004 - client errors
+            log.info("not HTTP", client=request.remote, error=message, request_id=request_id)
+        else:
+            log.error("request failed", exc_info=exc, request_id=request_id)
+        response = problems.reply(
+            Problem("bad_request" if status < 500 else "internal"),  # noqa: PLR2004
+            request_id,
+        )
+        response.force_close()
+        return response

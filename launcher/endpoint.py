@@ -1,0 +1,63 @@
+"""Where RabbitMQ is, or is to be."""
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from launcher import ports
+from launcher.problem import Problem
+
+MANAGEMENT_VARIABLE = "RABBITMQ_MANAGEMENT_PORT"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What an AMQP URL says, and where the management page belongs."""
+
+    url: str
+    host: str
+    port: int
+    user: str
+    password: str
+    vhost: str
+    management_port: int
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Endpoint":
+        """The endpoint that RABBITMQ_URL and RABBITMQ_MANAGEMENT_PORT describe."""
+        url = urlsplit(environment["RABBITMQ_URL"])
+        try:
+            port = url.port or (5671 if url.scheme == "amqps" else 5672)
+        except ValueError as error:
+            raise Problem(f"RABBITMQ_URL has no valid port: {error}") from error
+        management = environment.get(MANAGEMENT_VARIABLE) or str(port + 10000)
+        if not management.isdigit():
+            raise Problem(f"{MANAGEMENT_VARIABLE} is {management!r}, not a port")
+        return cls(
+            url=environment["RABBITMQ_URL"],
+            host=url.hostname or "localhost",
+            port=port,
+            user=unquote(url.username or "guest"),
+            password=unquote(url.password or "guest"),
+            vhost=unquote(url.path[1:]) or "/",
+            # An AMQP port near the top leaves no room for the usual distance.
+            management_port=int(management)
+            if int(management) <= ports.HIGHEST
+            else ports.free_port(),
+        )
+
+    @property
+    def management_url(self) -> str:
+        """Where the management page is, if there is one."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.management_port}/"
+
+    def is_local(self) -> bool:
+        """Whether the host is this machine's loopback interface."""
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except OSError:
+            return False
+        return all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)

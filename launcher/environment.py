@@ -1,0 +1,116 @@
+"""The environment that every service is started with: the user's own, gaps filled in."""
+
+import secrets
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from launcher import ports
+from launcher.layout import CONSUMER, SERVICES, Layout
+from launcher.problem import Problem
+
+DEFAULT_RABBITMQ_URL = "amqp://guest:guest@localhost:5672/"
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The variables in a file that `write_env_file` wrote; none if there is no such file."""
+    if not path.exists():
+        return {}
+    words = shlex.split(path.read_text(), comments=True)
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def write_env_file(path: Path, variables: Mapping[str, str]) -> None:
+    """Write `variables` where only this user can read them, in a form that a shell can source."""
+    lines = (f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
+    write_private(path, "".join(lines))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write `text` to `path` as a whole or not at all, readable by this user only."""
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    partial.touch(mode=0o600, exist_ok=False)
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def complete(layout: Layout, given: Mapping[str, str]) -> dict[str, str]:
+    """`given` with every gap filled: secrets, ports, addresses; wrong values are all named at once.
+
+    The databases' URLs are not filled in here: whoever starts a database does that.
+    """
+    environment = _kept_secrets(layout) | {name: value for name, value in given.items() if value}
+    environment["RUN_DIR"] = str(layout.run_dir)
+    environment["PYTHONUNBUFFERED"] = "1"
+    environment.setdefault("BIND_HOST", "127.0.0.1")
+    environment.setdefault("RABBITMQ_URL", DEFAULT_RABBITMQ_URL)
+    _fill_ports(environment)
+    complaints = [*_wrong_ports(environment), *_wrong_urls(environment)]
+    if complaints:
+        raise Problem("; ".join(complaints))
+    host = ports.local_address(environment["BIND_HOST"])
+    for service in SERVICES:
+        address = f"{_bracketed(host)}:{environment[service.port_variable]}"
+        environment.setdefault(service.address_variable, address)
+    return environment
+
+
+def own_address(environment: Mapping[str, str], port_variable: str) -> str:
+    """`host:port` at which this machine reaches what we listen with on `port_variable`."""
+    host = ports.local_address(environment["BIND_HOST"])
+    return f"{_bracketed(host)}:{environment[port_variable]}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _kept_secrets(layout: Layout) -> dict[str, str]:
+    """The generated secrets of this run directory, the same in every run."""
+    kept = read_env_file(layout.secrets_file)
+    wanted = {
+        "JWT_SECRET": secrets.token_urlsafe(48),
+        "ADMIN_EMAIL": "admin@example.com",
+        "ADMIN_PASSWORD": secrets.token_urlsafe(15),
+        "POSTGRES_PASSWORD": secrets.token_hex(24),
+    }
+    if not wanted.keys() <= kept.keys():
+        kept = wanted | kept
+        write_env_file(layout.secrets_file, kept)
+    return kept
+
+
+def _fill_ports(environment: dict[str, str]) -> None:
+    for service in SERVICES:
+        port = service.default_port
+        # Nobody has to know the consumer's port, so a taken one is no reason to stop.
+        if service is CONSUMER and not ports.is_free(port, environment["BIND_HOST"]):
+            port = ports.free_port()
+        environment.setdefault(service.port_variable, str(port))
+
+
+def _wrong_ports(environment: Mapping[str, str]) -> list[str]:
+    complaints, seen = [], dict[str, str]()
+    for variable in (service.port_variable for service in SERVICES):
+        value = environment[variable]
+        if not (value.isascii() and value.isdigit() and 0 < int(value) <= ports.HIGHEST):
+            complaints.append(f"{variable} is {value!r}, not a port")
+        elif value in seen:
+            complaints.append(f"{variable} and {seen[value]} are both {value}")
+        seen.setdefault(value, variable)
+    return complaints
+
+
+def _wrong_urls(environment: Mapping[str, str]) -> list[str]:
+    start = "postgresql+asyncpg://"
+    variables = [service.database_variable for service in SERVICES if service.has_database]
+    complaints = [
+        f"{variable} must start with {start}"
+        for variable in variables
+        if not environment.get(variable, start).startswith(start)
+    ]
+    if urlsplit(environment["RABBITMQ_URL"]).scheme not in ("amqp", "amqps"):
+        complaints.append("RABBITMQ_URL must start with amqp:// or amqps://")
+    return complaints

@@ -1,0 +1,127 @@
+"""A small TCP proxy that stands before a broker, database or service and fails on demand."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+_CHUNK = 64 * 1024
+
+
+class TcpProxy:
+    """Forwards `host:port` (or a unix socket's path) until told to misbehave."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._server: asyncio.Server | None = None
+        self._open = asyncio.Event()
+        self._open.set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = 0
+        self.held = 0
+        """Bytes from clients that wait for the end of a pause."""
+
+    @property
+    def address(self) -> str:
+        """Where the proxy listens, as gRPC channels want it."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected now."""
+        return len(self._writers) // 2
+
+    def pause(self) -> None:
+        """Take connections and bytes, and forward nothing: a peer that hangs."""
+        self._open.clear()
+
+    def drop(self) -> None:
+        """Reset every connection; new ones are welcome: a network that hiccups."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def cut(self) -> None:
+        """Reset every connection and refuse new ones: a peer that is gone."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self.drop()
+        # What was accepted a moment ago must not outlive the cut.
+        for pump in tuple(self._pumps):
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    async def resume(self) -> None:
+        """Forward again, what was held back first; listen again, on the same port."""
+        self._open.set()
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pump = asyncio.current_task()
+        assert pump is not None
+        self._pumps.add(pump)
+        self._writers.add(writer)
+        try:
+            with suppress(OSError):
+                await self._forward(reader, writer)
+        except asyncio.CancelledError:
+            pass  # by `cut`; asyncio.start_server would log it
+        finally:
+            writer.transport.abort()
+            self._writers.discard(writer)
+            self._pumps.discard(pump)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._open.wait()
+        host, port = self._target
+        if host.startswith("/"):
+            there = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        else:
+            there = await asyncio.open_connection(host, port)
+        self._writers.add(there[1])
+        directions = (
+            asyncio.create_task(self._pump(reader, there[1], from_client=True)),
+            asyncio.create_task(self._pump(there[0], writer, from_client=False)),
+        )
+        try:
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
+            there[1].transport.abort()
+            self._writers.discard(there[1])
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_client: bool
+    ) -> None:
+        while chunk := await reader.read(_CHUNK):
+            if not self._open.is_set():
+                self.held += len(chunk) * from_client
+                await self._open.wait()
+                self.held -= len(chunk) * from_client
+            writer.write(chunk)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def proxied(url: str) -> AsyncIterator[tuple[TcpProxy, str]]:
+    """A proxy before the server that `url` names, and the URL that leads through it.
+
+    `url` is an AMQP or database URL (a unix socket too: `?host=/folder`) or `host:port`.
+    """
+    parts = urlsplit(url if "://" in url else f"tcp://{url}")
+    folder = parse_qs(parts.query).get("host", [""])[0]
+    default = 5432 if parts.scheme.startswith("postgresql") else 5672
+    proxy = TcpProxy(folder or parts.hostname or "localhost", parts.port or default)
+    await proxy.resume()
+    try:
+        login, at, _ = parts.netloc.rpartition("@")
+        query = "" if folder else parts.query
+        through = parts._replace(netloc=f"{login}{at}{proxy.address}", query=query)
+        yield proxy, urlunsplit(through).removeprefix("tcp://")
+    finally:
+        await proxy.cut()
