@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 
 import aio_pika
 import stamina
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import AbstractChannel as UnderlayChannel
+from aiormq.abc import DeliveredMessage
 
 from consumer_service.cloud_events import read_event
 from consumer_service.models import OrderEvent, PoisonError
@@ -38,51 +39,67 @@ class Subscriber:
         self._handle = handle
         self._max_items = max_items
         self._stop = stop
+        self._batch_in_hand = asyncio.Lock()
 
     async def session(self, connection: AbstractConnection) -> None:
         """Consume until `stop` is set, then finish the batch in hand; raises if the broker goes."""
-        channel = await connection.channel()
-        await channel.set_qos(prefetch_count=max(self._max_items, 1))
+        opened = await connection.channel()
+        await opened.set_qos(prefetch_count=self._max_items)
         dead_letters = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        queue = await channel.get_queue(INVENTORY_QUEUE)
-        arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-        tag = await queue.consume(arrived.put)
+        channel = await opened.get_underlay_channel()
+        arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        cancelled = asyncio.Event()
+
+        async def arrive(message: DeliveredMessage) -> None:
+            arrived.put_nowait(message)
+
+        channel.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
+        # aio-pika's own consumer costs twice as much a message as aiormq's, on which it stands.
+        consumer = await channel.basic_consume(INVENTORY_QUEUE, arrive)
         log.info("consuming", queue=INVENTORY_QUEUE)
-        working = asyncio.create_task(self._work(arrived, dead_letters))
-        watching = asyncio.create_task(watch(connection, channel, dead_letters))
-        stopping = asyncio.create_task(self._stop.wait())
+        ending = {
+            asyncio.create_task(self._work(arrived, channel, dead_letters)),
+            asyncio.create_task(watch(connection, opened, dead_letters)),
+            asyncio.create_task(_raise_when(cancelled)),
+            asyncio.create_task(self._stop.wait()),
+        }
         try:
-            await asyncio.wait({working, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if self._stop.is_set() and not watching.done():
-                await queue.cancel(tag)
-                await asyncio.wait({working, watching}, timeout=DRAIN_SECONDS)
-            elif watching.done():
-                await watching
+            done, _ = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            await channel.basic_cancel(consumer.consumer_tag or "")
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._batch_in_hand.acquire()
         finally:
-            for task in (working, watching, stopping):
+            for task in ending:
                 task.cancel()
-            with suppress(asyncio.CancelledError):
-                await working
+            await asyncio.gather(*ending, return_exceptions=True)
+            self._batch_in_hand = asyncio.Lock()
 
     async def _work(
-        self, arrived: asyncio.Queue[AbstractIncomingMessage], dead_letters: AbstractChannel
+        self,
+        arrived: asyncio.Queue[DeliveredMessage],
+        channel: UnderlayChannel,
+        dead_letters: AbstractChannel,
     ) -> None:
         loop = asyncio.get_running_loop()
-        while not self._stop.is_set():
+        while True:
             batch = [await arrived.get()]
             started = loop.time()
             while len(batch) < self._max_items and not arrived.empty():
                 batch.append(arrived.get_nowait())
-            await self._handle_batch(batch, dead_letters)
+            async with self._batch_in_hand:
+                await self._handle_batch(batch, dead_letters)
+                await channel.basic_ack(batch[-1].delivery_tag or 0, multiple=True)
             if len(batch) > BUSY_ABOVE:
                 await asyncio.sleep(max(0.0, started + PACE_SECONDS - loop.time()))
 
     async def _handle_batch(
-        self, batch: Sequence[AbstractIncomingMessage], dead_letters: AbstractChannel
+        self, batch: Sequence[DeliveredMessage], dead_letters: AbstractChannel
     ) -> None:
         events: list[OrderEvent] = []
-        readable: list[AbstractIncomingMessage] = []
-        poison: list[tuple[AbstractIncomingMessage, PoisonError]] = []
+        readable: list[DeliveredMessage] = []
+        poison: list[tuple[DeliveredMessage, PoisonError]] = []
         for message in batch:
             try:
                 events.append(read_event(message.body, _caller(message)))
@@ -94,27 +111,32 @@ class Subscriber:
             poison += [(readable[position], reason) for position, reason in found.items()]
         for message, reason in poison:
             await _dead_letter(dead_letters, message, reason)
-        await batch[-1].ack(multiple=True)
 
 
-def _caller(message: AbstractIncomingMessage) -> CallContext:
-    headers = message.headers
+async def _raise_when(cancelled: asyncio.Event) -> None:
+    await cancelled.wait()
+    raise ConnectionError("the broker cancelled the consumer: was its queue deleted?")
+
+
+def _caller(message: DeliveredMessage) -> CallContext:
+    headers = message.header.properties.headers or {}
     return CallContext(str(headers.get(REQUEST_ID, "")), str(headers.get(TRACEPARENT, "")))
 
 
 async def _dead_letter(
-    channel: AbstractChannel, message: AbstractIncomingMessage, error: PoisonError
+    channel: AbstractChannel, message: DeliveredMessage, error: PoisonError
 ) -> None:
     """Put a copy with its reason into the dead-letter queue; keeps trying until it is safe."""
-    log.error("dead letter", message_id=message.message_id, reason=error.reason, error=str(error))
+    properties = message.header.properties
+    log.error("dead letter", message_id=properties.message_id, reason=str(error))
     exchange = await channel.get_exchange(DEAD_LETTER_EXCHANGE, ensure=False)
     copy = aio_pika.Message(
         message.body,
-        message_id=message.message_id,
-        type=message.type,
-        content_type=message.content_type,
+        message_id=properties.message_id,
+        type=properties.message_type,
+        content_type=properties.content_type,
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        headers={**message.headers, REASON_HEADER: str(error)[:1000]},
+        headers={**(properties.headers or {}), REASON_HEADER: str(error)[:1000]},
     )
     async for attempt in stamina.retry_context(
         on=BROKER_FAILURES, attempts=None, timeout=None, wait_max=2.0

@@ -46,7 +46,14 @@ TOPOLOGY = Topology(
         Queue(
             AUDIT_QUEUE,
             [(EXCHANGE, event_type) for event_type in EVENT_TYPES],
-            {"x-max-length": AUDIT_LENGTH, "x-overflow": "drop-head"},
+            {
+                "x-max-length": AUDIT_LENGTH,
+                "x-overflow": "drop-head",
+                # Nobody consumes it: kept on disk, it costs the broker a third less. RabbitMQ
+                # from 3.12 on does this for every classic queue.
+                "x-queue-version": 2,
+                "x-queue-mode": "lazy",
+            },
         ),
     ],
 )

@@ -135,6 +135,9 @@ class Batcher(Generic[Item, Result]):
         results: Sequence[Result | Exception]
         try:
             results = await self._process(items)
+        except asyncio.CancelledError:
+            # As a call is when its channel closes: without an answer the callers would hang.
+            results = [Unavailable("CANCELLED", "the batch was cancelled")] * len(batch)
         except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
             results = [error] * len(batch)
         if len(results) != len(batch):

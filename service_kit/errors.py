@@ -41,7 +41,7 @@ class ServiceError(Exception):
 
     code: Code = Code.UNKNOWN
 
-    def __init__(self, reason: str, message: str, **metadata: object) -> None:
+    def __init__(self, reason: str, message: str, /, **metadata: object) -> None:
         """Metadata values are turned into strings, as ErrorInfo demands."""
         super().__init__(message)
         self.reason = reason

@@ -1,6 +1,7 @@
 """A service's life: settings, logs, event loop, signals, exit code."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -10,6 +11,7 @@ import structlog
 import uvloop
 
 from service_kit import logs
+from service_kit.grpc_server import PortUnavailable
 from service_kit.settings import ServiceSettings, SettingsError, load
 
 log = structlog.get_logger(__name__)
@@ -40,7 +42,15 @@ def run(name: str, settings: type[S], serve: Entry[S], **commands: Entry[S]) -> 
         print(f"{name}: settings are missing or wrong:\n{error}", file=sys.stderr)
         return 2
     logs.configure(name, loaded.log_level)
+    _calm_collector()
     return uvloop.run(_until_stopped(entries[command], loaded))
+
+
+def _calm_collector() -> None:
+    """Collect garbage cycles rarely: requests make few, and looking for them cost a tenth."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 async def _until_stopped(entry: Entry[S], settings: S) -> int:
@@ -56,6 +66,9 @@ async def _until_stopped(entry: Entry[S], settings: S) -> int:
             await service
     except TimeoutError:
         log.exception("drain took too long", seconds=DRAIN_SECONDS)
+        return 1
+    except PortUnavailable as error:
+        log.error("cannot start", error=str(error))  # noqa: TRY400 - the cause is plain
         return 1
     except Exception:
         log.exception("service failed")

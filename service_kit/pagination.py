@@ -7,6 +7,8 @@ from service_kit.errors import InvalidArgument
 
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
+MAX_DIGITS = 19
+"""Of an int64."""
 
 
 def page_size(requested: int) -> int:
@@ -37,7 +39,8 @@ def decode_int_token(token: str) -> int | None:
     key = decode_token(token)
     if key is None:
         return None
-    if not (key.isascii() and key.isdigit()) or int(key) >= 2**63:
+    # The length first: Python refuses to convert thousands of digits.
+    if len(key) > MAX_DIGITS or not (key.isascii() and key.isdigit()) or int(key) >= 2**63:
         raise invalid_token()
     return int(key)
 

@@ -59,5 +59,7 @@ def load(cls: type[S]) -> S:
         faults = (
             f"{'_'.join(str(part) for part in fault['loc']).upper() or 'SETTINGS'}: {fault['msg']}"
             for fault in error.errors(include_input=False, include_url=False)
+            # Only says that another field is faulty, which is told as well.
+            if fault["type"] != "default_factory_not_called"
         )
         raise SettingsError("\n".join(faults)) from None
