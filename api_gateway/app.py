@@ -117,7 +117,8 @@ def _cors(
     origin = request.headers.get("Origin")
     if origin is None or not (origin in origins or "*" in origins):
         return {"Vary": "Origin"}
-    headers = {"Access-Control-Allow-Origin": origin, **_CORS_ANSWERS}
+    allowed = "*" if "*" in origins else origin
+    headers = {"Access-Control-Allow-Origin": allowed, **_CORS_ANSWERS}
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         headers |= _CORS_PREFLIGHTS
         headers["Access-Control-Allow-Methods"] = answer.get("Allow", "")

@@ -5,10 +5,10 @@ from decimal import Decimal
 
 MAX_PRICE = 10**12
 """The largest price, in cents."""
-MAX_TOTAL = MAX_PRICE * 1_000_000
-"""The largest price of a single item: the largest price times the largest quantity."""
+MAX_TOTAL = 10**15
+"""The largest price of an item's units together: a JSON number still has every cent of it."""
 
-_DECIMAL = re.compile(r"([0-9]{1,16})(?:\.([0-9]{1,2}))?")
+_DECIMAL = re.compile(r"([0-9]{1,14})(?:\.([0-9]{1,2}))?")
 
 
 def to_cents(value: object) -> int:

@@ -80,10 +80,10 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Without a detail the code's meaning is told."""
-        super().__init__(detail)
         self.code = code
         self.status, meaning = KINDS[code]
         self.detail = detail or meaning
+        super().__init__(self.detail)
         self.errors = errors
         self.metadata = metadata
         self.headers = dict(headers or {})

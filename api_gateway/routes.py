@@ -29,7 +29,7 @@ _PLACING: dict[str, Any] = {
             "description": "`wait=N` (RFC 7240): answer once the order is settled, or after N "
             "seconds, 30 at most.",
             "schema": {"type": "string"},
-            "example": "wait=5",
+            "example": "wait=1",
         },
     },
     "answer_headers": {"Location": "Where the order is."},

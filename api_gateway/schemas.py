@@ -64,7 +64,7 @@ def _not_zero(number: int) -> int:
 
 
 _TEN_DIGITS = r"^([0-9]{1,10}(\.[0-9]{1,2})?|10000000000(\.00?)?)$"
-_SIXTEEN_DIGITS = r"^([0-9]{1,16}(\.[0-9]{1,2})?)$"
+_THIRTEEN_DIGITS = r"^([0-9]{1,13}(\.[0-9]{1,2})?|10000000000000(\.00?)?)$"
 
 Id = Annotated[int, Field(strict=True, ge=1, le=MAX_ID, examples=[1])]
 ChosenId = Annotated[int, Field(strict=True, ge=1, le=MAX_CHOSEN_ID, examples=[2001])]
@@ -99,10 +99,10 @@ NewPassword = Annotated[
 ]
 Opaque = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=_NO_NUL)]
 PageToken = Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9_\-]*$")]
-PageSize = Annotated[int, BeforeValidator(_digits), Field(ge=1, le=100)]
+PageSize = Annotated[int, Field(ge=1, le=100), BeforeValidator(_digits)]
 OrderStatus = Literal["PENDING", "CONFIRMED", "REJECTED", "CANCELLED"]
 Price = Annotated[int, _cents(MAX_PRICE), _money(MAX_PRICE, _TEN_DIGITS)]
-Total = Annotated[int, _cents(MAX_TOTAL), _money(MAX_TOTAL, _SIXTEEN_DIGITS)]
+Total = Annotated[int, _cents(MAX_TOTAL), _money(MAX_TOTAL, _THIRTEEN_DIGITS)]
 
 
 class Registration(BaseModel):
@@ -214,6 +214,6 @@ class ProductQuery(Page):
 
 
 class OrderQuery(Page):
-    """Which orders."""
+    """Which orders: those of a status, or all."""
 
-    status: OrderStatus | None = None
+    status: OrderStatus | Literal[""] = ""

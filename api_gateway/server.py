@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import structlog
 from aiohttp import web
@@ -17,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 DRAIN_SECONDS = 8.0
 """What requests under way get to finish once the server stops."""
+LINGERING_SECONDS = 2.0
+"""How long a refused body is still read, so that its sender gets to see the refusal."""
 _BACKLOG = 1024
 
 
@@ -25,8 +28,7 @@ async def serving(app: web.Application, settings: Settings) -> AsyncIterator[Non
     """Serve `app` inside the block; then accept no more and finish what is under way."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
-    manager, loop = runner.server, asyncio.get_running_loop()
-    assert manager is not None  # noqa: S101 - set up above
+    manager, loop = cast("web.Server", runner.server), asyncio.get_running_loop()
 
     def connection() -> _Connection:
         # aiohttp closes a connection that does not complete a request's head in this time,
@@ -35,6 +37,7 @@ async def serving(app: web.Application, settings: Settings) -> AsyncIterator[Non
             manager,
             loop=loop,
             keepalive_timeout=settings.http_idle_seconds,
+            lingering_time=LINGERING_SECONDS,
             auto_decompress=False,
         )
 
@@ -43,7 +46,7 @@ async def serving(app: web.Application, settings: Settings) -> AsyncIterator[Non
         listener = await loop.create_server(connection, host, port, backlog=_BACKLOG)
     except OSError as error:
         await runner.cleanup()
-        raise PortUnavailable(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise PortUnavailable(f"cannot listen on {host}:{port}: is the port in use?") from error
     log.info("serving", address=f"{host}:{port}")
     try:
         yield
@@ -65,7 +68,9 @@ class _Connection(web.RequestHandler):
         """The answer to a request that never reached the application, or broke out of it."""
         request_id = secrets.token_hex(16)
         if status < 500:  # noqa: PLR2004 - client errors
-            log.info("not HTTP", client=request.remote, error=message, request_id=request_id)
+            # The message would quote the request, and with it perhaps a token.
+            kind = type(exc).__name__
+            log.info("not HTTP", client=request.remote, error=kind, request_id=request_id)
         else:
             log.error("request failed", exc_info=exc, request_id=request_id)
         response = problems.reply(

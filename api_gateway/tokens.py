@@ -84,7 +84,8 @@ class Tokens:
                 # `iat` must be there, but replicas' clocks may differ by a little.
                 options={"require": _REQUIRED, "verify_iat": False},
             )
-        except jwt.InvalidTokenError as error:
+        # ValueError: bytes that are no text reach PyJWT as lone surrogates.
+        except (jwt.InvalidTokenError, ValueError) as error:
             raise _invalid() from error
         subject = claims["sub"]
         valid_id = re.fullmatch(r"[1-9][0-9]{0,18}", subject) and int(subject) <= _MAX_ID

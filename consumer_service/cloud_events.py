@@ -46,7 +46,7 @@ def read_event(body: bytes, caller: CallContext) -> OrderEvent:
     """
     try:
         envelope = _envelopes.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PoisonError("unreadable", str(error)) from error
     version = f"{envelope.specversion} {envelope.dataschema}"
     if version != f"{SPEC_VERSION} {DATA_SCHEMA}":
@@ -55,7 +55,7 @@ def read_event(body: bytes, caller: CallContext) -> OrderEvent:
         raise PoisonError("unknown_type", envelope.type)
     try:
         data = _data.decode(envelope.data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PoisonError("unreadable", str(error)) from error
     quantities: Counter[int] = Counter()
     for item in data.items:

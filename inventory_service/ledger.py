@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import cast
 
 import orjson
-from sqlalchemy import ARRAY, BigInteger, Text, Uuid, bindparam, select, text, update
+from sqlalchemy import ARRAY, BigInteger, Uuid, bindparam, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inventory_service.models import (
@@ -66,17 +66,7 @@ WITH opened AS (
     WHERE products.id = change.id
 )
 SELECT count(*) FROM opened
-""").bindparams(
-    bindparam("orders", type_=ARRAY(Uuid)),
-    bindparam("states", type_=ARRAY(Text)),
-    bindparam("shortages", type_=ARRAY(Text)),
-    bindparam("movement_orders", type_=ARRAY(Uuid)),
-    bindparam("kinds", type_=ARRAY(Text)),
-    bindparam("product_ids", type_=ARRAY(BigInteger)),
-    bindparam("movement_deltas", type_=ARRAY(BigInteger)),
-    bindparam("ids", type_=ARRAY(BigInteger)),
-    bindparam("deltas", type_=ARRAY(BigInteger)),
-)
+""")
 
 
 async def lock_reservations(

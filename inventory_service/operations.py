@@ -83,6 +83,7 @@ async def list_products(
 ) -> tuple[Sequence[AnyRow], str]:
     """A page of products by ascending id, and the token of the next page ("" at the end)."""
     size, after = page_size(size), decode_int_token(token)
+    _check_text("query", query, MAX_NAME, required=False)
     statement = select(products).order_by(products.c.id).limit(size + 1)
     if after is not None:
         statement = statement.where(products.c.id > after)

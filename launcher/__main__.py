@@ -138,14 +138,12 @@ def _hold(layout: Layout) -> None:
     """Stay until a signal, or until the system was stopped from elsewhere."""
     process = Supervisor(layout).process()
     try:
-        if process:
-            process.wait()
+        # It is our child, so we learn how it ended.
+        orderly = process is None or process.wait() == 0
     except Interrupted:
-        startup.stop(layout)
-        console.print("Stopped")
-        return
+        orderly = True
     left = startup.stop(layout)
-    if left:
+    if not orderly:
         raise Problem(f"supervisord died; ended what it had left: {', '.join(left)}")
     console.print("Stopped")
 

@@ -58,9 +58,11 @@ def prefix(account: Account | None) -> Sequence[str]:
             "PostgreSQL does not run as root, and this root lacks CAP_DAC_OVERRIDE:"
             " start as an ordinary user, or set the three ..._DATABASE_URL"
         )
-    capability = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
     user, group = account
-    return ("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *capability)
+    identity = (f"--reuid={user}", f"--regid={group}", "--clear-groups")
+    # The last one has access(2), by which initdb looks for its neighbours, heed the capability.
+    capability = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+    return ("setpriv", *identity, *capability, "--securebits=+no_setuid_fixup")
 
 
 def _may_pass_capability() -> bool:

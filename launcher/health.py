@@ -5,7 +5,7 @@ from collections.abc import Callable
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from launcher.layout import START_ORDER, Layout
+from launcher.layout import Layout
 from launcher.logs import last_lines
 from launcher.problem import Problem
 from launcher.supervision import Supervisor
@@ -17,9 +17,6 @@ _MOST_TRIES = 3
 _LOG_LINES = 15
 _PAUSE_SECONDS = 0.1
 _DEAD = ("BACKOFF", "EXITED", "FATAL")
-_FAULTY_SETTINGS = 2
-"""The exit status of a service that does not start because of its settings."""
-_SETTINGS_SECONDS = 3
 
 
 def http_ready(address: str) -> bool:
@@ -34,8 +31,7 @@ def http_ready(address: str) -> bool:
 def wait(supervisor: Supervisor, layout: Layout, name: str, check: Check, seconds: float) -> None:
     """Return once program `name` runs and passes its `check`.
 
-    A Problem with its last log lines if it takes longer than `seconds`, or dies time and again; at
-    once if it finds its settings faulty.
+    A Problem with its last log lines if it takes longer than `seconds`, or dies time and again.
     """
     deadline = time.monotonic() + seconds
     tries = set[int]()
@@ -45,8 +41,6 @@ def wait(supervisor: Supervisor, layout: Layout, name: str, check: Check, second
             return
         if state.state in _DEAD:
             tries.add(state.started)
-            if state.exit_status == _FAULTY_SETTINGS:
-                raise _faulty_settings(supervisor, layout, name)
         if len(tries) >= _MOST_TRIES:
             raise _failure(layout, name, f"stopped {len(tries)} times while starting")
         if time.monotonic() > deadline:
@@ -59,19 +53,3 @@ def _failure(layout: Layout, name: str, what: str) -> Problem:
     lines = last_lines(path, _LOG_LINES)
     told = "\n".join(f"  {line}" for line in lines) or "  (it wrote nothing)"
     return Problem(f"{name} {what}; the end of {path}:\n{told}")
-
-
-def _faulty_settings(supervisor: Supervisor, layout: Layout, name: str) -> Problem:
-    """What all services that refuse their settings say of them."""
-    refused = {name}
-    # They were started together, so the others refuse theirs about now; and try again.
-    deadline = time.monotonic() + _SETTINGS_SECONDS
-    while time.monotonic() < deadline:
-        states = supervisor.states()
-        refused |= {state.name for state in states if state.exit_status == _FAULTY_SETTINGS}
-        time.sleep(_PAUSE_SECONDS)
-    complaints = []
-    for service in sorted(refused, key=START_ORDER.index):
-        said = "\n".join(last_lines(layout.log_file(service), _LOG_LINES))
-        complaints.append(f"{service}: {said.rpartition(f'{service}: ')[2]}")
-    return Problem("\n".join(complaints))

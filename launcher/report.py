@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.table import Table
 
 from launcher import broker, environment
 from launcher.layout import GATEWAY, POSTGRES, RABBITMQ, Layout
@@ -17,13 +16,10 @@ def show(console: Console, layout: Layout, system: RunningSystem, given: Mapping
 
     `given` is the user's own environment: what it sets is not read from the generated secrets.
     """
-    table = Table("Name", "Address", "Pid", box=None, header_style="bold")
-    addresses = _addresses(layout, system)
-    pids = {state.name: str(state.pid) for state in Supervisor(layout).states()}
-    for name, address in addresses.items():
-        table.add_row(name, address, pids.get(name, ""))
-    console.print()
-    console.print(table)
+    pids = {state.name: state.pid for state in Supervisor(layout).states()}
+    console.print(f"\n{'NAME':<18} {'PID':<8} ADDRESS")
+    for name, address in _addresses(layout, system).items():
+        console.print(f"{name:<18} {pids.get(name, '-'):<8} {address}")
     console.print()
     _line(console, "RabbitMQ", _management(system))
     if system.services:

@@ -10,7 +10,7 @@ from functools import partial
 
 from rich.console import Console
 
-from launcher import broker, environment, health, orphans, ports, postgres
+from launcher import broker, environment, health, orphans, ports, postgres, settings_check
 from launcher.broker import Broker
 from launcher.health import Check
 from launcher.layout import GATEWAY, POSTGRES, RABBITMQ, Layout, Service
@@ -62,15 +62,17 @@ def start(
     left = stop(layout)
     if left:
         console.print(f"Ended what an earlier run had left behind: {', '.join(left)}")
+    layout.create()
     completed = environment.complete(layout, os.environ)
     for service in services:
         variable = service.port_variable
         ports.require_free(int(completed[variable]), completed["BIND_HOST"], variable)
-    layout.create()
     chosen = broker.choose(layout, completed, console.print)
     embedded = EmbeddedPostgres(layout, completed["POSTGRES_PASSWORD"])
     own_urls = _database_urls(embedded, completed)
     completed |= own_urls
+    if services:
+        settings_check.require_valid(layout, services, completed)
     system = RunningSystem(completed, chosen, services)
     infrastructure = [embedded.program()] if own_urls else []
     infrastructure += [chosen.program] if chosen.program else []

@@ -31,8 +31,6 @@ class ProgramState:
     pid: int
     started: int
     """When it was last started; another number means another try."""
-    exit_status: int
-    """How it last ended; 0 if it never did."""
 
 
 class Supervisor:
@@ -66,7 +64,6 @@ class Supervisor:
                 description=str(entry["description"] or f"pid {entry['pid']}"),
                 pid=int(entry["pid"]),
                 started=int(entry["start"]),
-                exit_status=int(entry["exitstatus"]),
             )
             for entry in found
         ]

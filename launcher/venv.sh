@@ -27,15 +27,14 @@ find_python() {
 create_venv() {
     find_python
     if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
-        local package
+        local package said
         package=$("$PYTHON" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
         if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
             fail "$PYTHON cannot make virtual environments: install $package (or python3-venv)"
         fi
         echo "Installing the package $package, which $PYTHON needs for virtual environments"
-        { DEBIAN_FRONTEND=noninteractive apt-get update &&
-            DEBIAN_FRONTEND=noninteractive apt-get install -y "$package"; } >/dev/null ||
-            fail "apt-get could not install $package"
+        said=$({ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y "$package"; } \
+            2>&1) || fail "apt-get could not install $package: ${said##*$'\n'}"
     fi
     rm -rf .venv
     "$PYTHON" -m venv .venv || fail "$PYTHON could not make a virtual environment in $PWD/.venv"
@@ -52,7 +51,7 @@ prepare_venv() {
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! .venv/bin/python -c '' 2>/dev/null; then
         .venv/bin/python -m pip --version >/dev/null 2>&1 || create_venv
         echo "Installing the pinned packages from $lock into .venv (about a minute the first time)"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+        .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes \
             -r "$lock" || fail 'the pinned packages could not be installed'
         # Last, so that an installation that was cut short is done again.
         printf '%s\n' "$wanted" >"$stamp"

@@ -3,8 +3,7 @@
 import datetime as dt
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from uuid_utils.compat import uuid7
@@ -28,8 +27,7 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxEvent:
+class OutboxEvent(NamedTuple):
     """A row for the outbox; `body` is the whole CloudEvents envelope."""
 
     id: uuid.UUID
@@ -41,10 +39,10 @@ class OutboxEvent:
 
 def order_event(order: Order, caller: Caller, now: dt.datetime) -> OutboxEvent:
     """The event that tells that `order` took its status, at the time `now`."""
-    event_id = uuid7()
+    event_id, order_id = uuid7(), str(order.id)
     event_type = _TYPES[order.status]
     data: dict[str, Any] = {
-        "order_id": str(order.id),
+        "order_id": order_id,
         "user_id": order.user_id,
         "status": order.status,
         "total_cents": order.total_cents,
@@ -56,10 +54,10 @@ def order_event(order: Order, caller: Caller, now: dt.datetime) -> OutboxEvent:
     body = orjson.dumps(
         {
             "specversion": SPEC_VERSION,
-            "id": str(event_id),
+            "id": event_id,
             "source": SOURCE,
             "type": event_type,
-            "subject": str(order.id),
+            "subject": order_id,
             "time": now,
             "datacontenttype": "application/json",
             "dataschema": DATA_SCHEMA,

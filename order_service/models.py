@@ -3,11 +3,10 @@
 import datetime as dt
 import hashlib
 import uuid
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -141,16 +140,15 @@ outbox = Table(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+# What a request makes by the dozen are NamedTuples: a frozen dataclass takes four times as long.
+class Caller(NamedTuple):
     """Whose request it was: kept with the event, because the relay runs outside of any request."""
 
     request_id: str = ""
     traceparent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WantedItem:
+class WantedItem(NamedTuple):
     """What a client asks for; `unit_price_cents` is the price it believes in, if it said one."""
 
     product_id: int
@@ -158,8 +156,7 @@ class WantedItem:
     unit_price_cents: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An order as asked for; `idempotency_key` "" means none."""
 
     user_id: int
@@ -171,7 +168,8 @@ class Draft:
         """InvalidArgument if it breaks a rule that needs no look-up."""
         if not 1 <= len(self.items) <= MAX_ITEMS:
             raise InvalidArgument("INVALID_ITEMS", f"an order has 1 to {MAX_ITEMS} items")
-        if any(not 1 <= item.quantity <= MAX_QUANTITY for item in self.items):
+        too_many = any(total > MAX_QUANTITY for total in self.quantities().values())
+        if too_many or any(item.quantity < 1 for item in self.items):
             raise InvalidArgument("INVALID_QUANTITY", f"quantity must be 1 to {MAX_QUANTITY}")
         if len(self.idempotency_key) > MAX_KEY or "\0" in self.idempotency_key:
             raise InvalidArgument(
@@ -188,10 +186,10 @@ class Draft:
 
     def quantities(self) -> dict[int, int]:
         """Quantity by product; repeated products are added up."""
-        totals: Counter[int] = Counter()
+        totals: dict[int, int] = {}
         for item in self.items:
-            totals[item.product_id] += item.quantity
-        return dict(totals)
+            totals[item.product_id] = totals.get(item.product_id, 0) + item.quantity
+        return totals
 
     def fingerprint(self) -> bytes:
         """Equal for requests that mean the same order."""
@@ -204,8 +202,7 @@ class Draft:
         return hashlib.sha256(meaning.encode()).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A product as inventory knows it now."""
 
     name: str
@@ -213,8 +210,7 @@ class Snapshot:
     stock: int
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """An item of a stored order."""
 
     product_id: int
@@ -240,8 +236,7 @@ class StatusChange:
     changed_at: dt.datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """A stored order; `history` is filled only where it was asked for."""
 
     id: uuid.UUID
@@ -255,8 +250,7 @@ class Order:
     history: Sequence[StatusChange] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What inventory decided for an order; RELEASED (None) closes a cancelled one."""
 
     order_id: uuid.UUID

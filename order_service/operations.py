@@ -5,7 +5,7 @@ import datetime as dt
 import uuid
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
@@ -59,6 +59,7 @@ class Shop:
         return now + dt.timedelta(seconds=self.reoffer_seconds)
 
 
+@retrying_conflicts
 async def create_orders(shop: Shop, drafts: Sequence[Draft]) -> list[Order | ServiceError]:
     """Store each order as PENDING with its event, or say why not; in the order of the drafts.
 
@@ -134,7 +135,7 @@ async def cancel_order(shop: Shop, order_id: uuid.UUID, user_id: int, caller: Ca
     order = await _load(shop, order_id, user_id)
     if order.status in CANCELLABLE:
         now = dt.datetime.now(dt.UTC)
-        event = order_event(replace(order, status=Status.CANCELLED), caller, now)
+        event = order_event(order._replace(status=Status.CANCELLED), caller, now)
         async with autocommit(shop.engine) as connection:
             await storage.cancel(connection, event, now, shop.next_offer_at(now))
         shop.wakeups.announce((order_id,))
@@ -157,8 +158,8 @@ async def settle_orders(shop: Shop, settlements: Sequence[Settlement]) -> dict[u
     async with autocommit(shop.engine) as connection:
         found = await storage.load_headers(connection, ids)
         moves = {
-            each.order_id: replace(
-                found[each.order_id], status=each.status, shortages=each.shortages
+            each.order_id: found[each.order_id]._replace(
+                status=each.status, shortages=each.shortages
             )
             for each in reversed(settlements)
             if each.status and each.order_id in found

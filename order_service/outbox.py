@@ -4,7 +4,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from sqlalchemy import ARRAY, LargeBinary, Text, Uuid, bindparam, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from order_service.events import OutboxEvent
@@ -13,6 +13,8 @@ from service_kit.database import autocommit
 
 _LEADER_LOCK = 0x6F7574626F78  # any constant, the same in every order service
 _PRUNED_AT_ONCE = 5_000
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+"""A batch has to fit into one gRPC message, or no event would ever be sent again."""
 
 INSERT_EVENTS = """
     INSERT INTO outbox (id, order_id, type, body, request_id, traceparent)
@@ -21,18 +23,9 @@ INSERT_EVENTS = """
         CAST(:bodies AS bytea[]), CAST(:request_ids AS text[]), CAST(:traceparents AS text[])
     ) AS event (id, order_id, type, body, request_id, traceparent)
 """
-"""A part of every statement that changes orders; its parameters are EVENT_PARAMETERS."""
+"""A part of every statement that changes orders; its parameters are `event_parameters`."""
 
-EVENT_PARAMETERS = (
-    bindparam("event_ids", type_=ARRAY(Uuid)),
-    bindparam("event_orders", type_=ARRAY(Uuid)),
-    bindparam("event_types", type_=ARRAY(Text)),
-    bindparam("bodies", type_=ARRAY(LargeBinary)),
-    bindparam("request_ids", type_=ARRAY(Text)),
-    bindparam("traceparents", type_=ARRAY(Text)),
-)
-
-_ADD = text(INSERT_EVENTS).bindparams(*EVENT_PARAMETERS)
+_ADD = text(INSERT_EVENTS)
 # By the absence of sent_at, not by "id greater than the last one": a transaction that commits
 # late would otherwise be passed over for ever.
 _UNSENT = text("""
@@ -40,22 +33,23 @@ SELECT id, order_id, type, body, request_id, traceparent FROM outbox
 WHERE sent_at IS NULL AND (next_attempt_at IS NULL OR next_attempt_at <= now())
 ORDER BY id LIMIT :limit
 """)
-_IDS = bindparam("ids", type_=ARRAY(Uuid))
-_MARK_SENT = text("UPDATE outbox SET sent_at = now() WHERE id = ANY(:ids)").bindparams(_IDS)
+_MARK_SENT = text("UPDATE outbox SET sent_at = now() WHERE id = ANY(CAST(:ids AS uuid[]))")
 _POSTPONE = text("""
 UPDATE outbox SET attempts = attempts + 1, last_error = failed.error,
     next_attempt_at = now() + least(interval '1 second' * power(2, attempts), interval '1 minute')
 FROM unnest(CAST(:ids AS uuid[]), CAST(:errors AS text[])) AS failed (id, error)
 WHERE outbox.id = failed.id
-""").bindparams(_IDS, bindparam("errors", type_=ARRAY(Text)))
+""")
 _PRUNE = text("""
 DELETE FROM outbox WHERE id IN (
-    SELECT id FROM outbox WHERE sent_at < now() - make_interval(secs => :seconds) LIMIT :limit)
+    SELECT id FROM outbox
+    WHERE sent_at < now() - make_interval(secs => CAST(:seconds AS double precision))
+    LIMIT :limit)
 """)
 
 
 def event_parameters(events: Sequence[OutboxEvent]) -> dict[str, object]:
-    """The values of EVENT_PARAMETERS for these events."""
+    """The parameters of INSERT_EVENTS for these events."""
     return {
         "event_ids": [event.id for event in events],
         "event_orders": [event.order_id for event in events],
@@ -90,13 +84,16 @@ async def leadership(engine: AsyncEngine) -> AsyncIterator[AsyncConnection | Non
 
 
 async def unsent(connection: AsyncConnection, limit: int) -> list[OutboxEvent]:
-    """The oldest events that are due and not yet sent."""
-    return [
-        OutboxEvent(
-            row.id, row.order_id, row.type, row.body, Caller(row.request_id, row.traceparent)
-        )
-        for row in await connection.execute(_UNSENT, {"limit": limit})
-    ]
+    """The oldest events that are due and not yet sent, as many as fit into one call."""
+    events: list[OutboxEvent] = []
+    left = MAX_BATCH_BYTES
+    for row in await connection.execute(_UNSENT, {"limit": limit}):
+        left -= len(row.body)
+        if events and left < 0:
+            break
+        caller = Caller(row.request_id, row.traceparent)
+        events.append(OutboxEvent(row.id, row.order_id, row.type, row.body, caller))
+    return events
 
 
 async def mark_sent(connection: AsyncConnection, ids: Sequence[uuid.UUID]) -> None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -52,7 +53,7 @@ class OrderServicer(OrderServiceServicer):
         return pb.BatchCreateOrdersResponse(results=map(_result, results))
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:
-        wait = request.wait.ToTimedelta().total_seconds() if request.HasField("wait") else 0.0
+        wait = request.wait.seconds + request.wait.nanos / 1e9
         order_id = _order_id(request.order_id)
         return _order(await operations.get_order(self._shop, order_id, request.user_id, wait))
 
@@ -62,7 +63,7 @@ class OrderServicer(OrderServiceServicer):
         page, token = await operations.list_orders(
             self._shop,
             user_id=request.user_id,
-            status=_STATUS.get(request.status),
+            status=_status(request.status),
             size=request.page_size,
             token=request.page_token,
         )
@@ -130,6 +131,12 @@ def _settlement(settlement: pb.Settlement) -> Settlement:
     )
 
 
+def _status(number: "pb.OrderStatus.ValueType") -> Status | None:
+    if number not in _STATUS:
+        raise InvalidArgument("INVALID_STATUS", "there is no such status")
+    return _STATUS[number]
+
+
 def _order_id(text: str) -> uuid.UUID:
     try:
         return uuid.UUID(text)
@@ -173,7 +180,9 @@ def _order(order: Order) -> pb.Order:
     )
 
 
+@lru_cache(maxsize=64)
 def _timestamp(moment: dt.datetime) -> Timestamp:
+    # The orders of a batch share their moments.
     timestamp = Timestamp()
     timestamp.FromDatetime(moment)
     return timestamp

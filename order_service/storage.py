@@ -8,13 +8,6 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
-    DateTime,
-    Float,
-    Integer,
-    LargeBinary,
-    SmallInteger,
-    Text,
     Uuid,
     bindparam,
     select,
@@ -36,7 +29,7 @@ from order_service.models import (
     order_status_history,
     orders,
 )
-from order_service.outbox import EVENT_PARAMETERS, INSERT_EVENTS, event_parameters
+from order_service.outbox import INSERT_EVENTS, event_parameters
 from service_kit.database import AnyRow
 
 _INSERT = text(f"""
@@ -44,7 +37,8 @@ WITH stored AS (
     INSERT INTO orders (id, user_id, status, total_cents, idempotency_key, fingerprint,
                         next_offer_at, created_at, updated_at)
     SELECT wanted.id, wanted.user_id, 'PENDING', wanted.total_cents, wanted.key,
-           wanted.fingerprint, :next_offer_at, :now, :now
+           wanted.fingerprint, CAST(:next_offer_at AS timestamptz),
+           CAST(:now AS timestamptz), CAST(:now AS timestamptz)
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:user_ids AS bigint[]), CAST(:totals AS bigint[]),
         CAST(:keys AS text[]), CAST(:fingerprints AS bytea[])
@@ -61,69 +55,49 @@ WITH stored AS (
     JOIN stored ON stored.id = item.order_id
 ), history AS (
     INSERT INTO order_status_history (order_id, status, changed_at)
-    SELECT id, 'PENDING', :now FROM stored
+    SELECT id, 'PENDING', CAST(:now AS timestamptz) FROM stored
 ), events AS ({INSERT_EVENTS} JOIN stored ON stored.id = event.order_id)
 SELECT id FROM stored
-""").bindparams(  # noqa: S608 - built of constants
-    bindparam("ids", type_=ARRAY(Uuid)),
-    bindparam("user_ids", type_=ARRAY(BigInteger)),
-    bindparam("totals", type_=ARRAY(BigInteger)),
-    bindparam("keys", type_=ARRAY(Text)),
-    bindparam("fingerprints", type_=ARRAY(LargeBinary)),
-    bindparam("next_offer_at", type_=DateTime(timezone=True)),
-    bindparam("now", type_=DateTime(timezone=True)),
-    bindparam("item_orders", type_=ARRAY(Uuid)),
-    bindparam("positions", type_=ARRAY(SmallInteger)),
-    bindparam("product_ids", type_=ARRAY(BigInteger)),
-    bindparam("names", type_=ARRAY(Text)),
-    bindparam("quantities", type_=ARRAY(BigInteger)),
-    bindparam("prices", type_=ARRAY(BigInteger)),
-    *EVENT_PARAMETERS,
-)
+""")  # noqa: S608 - built of constants
 
+# Locked by ascending id, so that settlements of the same orders wait and cannot deadlock.
 _SETTLE = text(f"""
-WITH settled AS (
+WITH locked AS MATERIALIZED (
+    SELECT id FROM orders WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'PENDING'
+    ORDER BY id FOR UPDATE
+), settled AS (
     UPDATE orders SET status = wanted.status, shortages = CAST(wanted.shortages AS jsonb),
-                      next_offer_at = NULL, updated_at = :now
+                      next_offer_at = NULL, updated_at = CAST(:now AS timestamptz)
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:shortages AS text[])
     ) AS wanted (id, status, shortages)
-    WHERE orders.id = wanted.id AND orders.status = 'PENDING'
+    JOIN locked ON locked.id = wanted.id
+    WHERE orders.id = wanted.id
     RETURNING orders.id, orders.status
 ), history AS (
     INSERT INTO order_status_history (order_id, status, changed_at)
-    SELECT id, status, :now FROM settled
+    SELECT id, status, CAST(:now AS timestamptz) FROM settled
 ), events AS ({INSERT_EVENTS} JOIN settled ON settled.id = event.order_id)
 SELECT id FROM settled
-""").bindparams(  # noqa: S608 - built of constants
-    bindparam("ids", type_=ARRAY(Uuid)),
-    bindparam("statuses", type_=ARRAY(Text)),
-    bindparam("shortages", type_=ARRAY(Text)),
-    bindparam("now", type_=DateTime(timezone=True)),
-    *EVENT_PARAMETERS,
-)
+""")  # noqa: S608 - built of constants
 
 _RELEASE = text(
-    "UPDATE orders SET next_offer_at = NULL WHERE id = ANY(:ids) AND status = 'CANCELLED'"
-).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
+    "UPDATE orders SET next_offer_at = NULL"
+    " WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'CANCELLED'"
+)
 
 _CANCEL = text(f"""
 WITH cancelled AS (
-    UPDATE orders SET status = 'CANCELLED', offers = 0, next_offer_at = :next_offer_at,
-                      updated_at = :now
-    WHERE id = :id AND status IN ('PENDING', 'CONFIRMED')
+    UPDATE orders SET status = 'CANCELLED', offers = 0, updated_at = CAST(:now AS timestamptz),
+                      next_offer_at = CAST(:next_offer_at AS timestamptz)
+    WHERE id = CAST(:id AS uuid) AND status IN ('PENDING', 'CONFIRMED')
     RETURNING id
 ), history AS (
     INSERT INTO order_status_history (order_id, status, changed_at)
-    SELECT id, 'CANCELLED', :now FROM cancelled
+    SELECT id, 'CANCELLED', CAST(:now AS timestamptz) FROM cancelled
 ), events AS ({INSERT_EVENTS} JOIN cancelled ON cancelled.id = event.order_id)
 SELECT id FROM cancelled
-""").bindparams(  # noqa: S608 - built of constants
-    bindparam("id", type_=Uuid),
-    bindparam("next_offer_at", type_=DateTime(timezone=True)),
-    bindparam("now", type_=DateTime(timezone=True)),
-    *EVENT_PARAMETERS,
-)
+""")  # noqa: S608 - built of constants
 
 # Rows another sweeper holds are skipped. An order whose event is still unsent needs no second one.
 _POSTPONE_OVERDUE = text("""
@@ -134,13 +108,14 @@ WITH overdue AS (
     UPDATE orders SET
         offers = offers + 1,
         next_offer_at = now() + least(
-            make_interval(secs => :seconds) * power(2, least(offers, 20)), interval '1 hour')
+            make_interval(secs => CAST(:seconds AS double precision)) * power(2, least(offers, 20)),
+            interval '1 hour')
     FROM overdue WHERE orders.id = overdue.id
 )
 SELECT id FROM overdue
 WHERE NOT EXISTS (
     SELECT FROM outbox WHERE outbox.order_id = overdue.id AND outbox.sent_at IS NULL)
-""").bindparams(bindparam("seconds", type_=Float), bindparam("limit", type_=Integer))
+""")
 
 _ANY_ORDER = bindparam("ids", type_=ARRAY(Uuid)).any_()
 _ORDERS = select(orders).where(orders.c.id == _ANY_ORDER)
@@ -171,6 +146,8 @@ async def insert_orders(
 
     An order whose (user, key) is taken is left out.
     """
+    # By ascending key: batches with the same keys wait for each other and cannot deadlock.
+    new = sorted(new, key=lambda each: (each.order.user_id, each.draft.idempotency_key))
     items = [
         (order.id, position, item) for order, *_ in new for position, item in enumerate(order.items)
     ]

@@ -1,5 +1,7 @@
 """Accounts and tokens."""
 
+from typing import Final
+
 from aiohttp import web
 
 from api_gateway import answers, schemas
@@ -7,6 +9,8 @@ from api_gateway.clients import Session
 from api_gateway.gateway import Call
 from api_gateway.replies import empty_reply, json_reply
 from api_gateway.tokens import LIFETIME_SECONDS, Tokens
+
+_SCHEME: Final = "Bearer"
 
 
 async def register(call: Call, body: schemas.Registration) -> web.Response:
@@ -43,7 +47,7 @@ async def me(call: Call) -> web.Response:
 def _token_pair(tokens: Tokens, session: Session) -> answers.TokenPair:
     return answers.TokenPair(
         access_token=tokens.issue(session.user["id"], session.user["role"]),
-        token_type="Bearer",  # noqa: S106 - the scheme, not a secret
+        token_type=_SCHEME,
         expires_in=LIFETIME_SECONDS,
         refresh_token=session.refresh_token,
     )

@@ -16,6 +16,8 @@ from service_kit.errors import ServiceError
 log = structlog.get_logger(__name__)
 
 MAX_WAIT_SECONDS = 30
+WAIT_MARGIN_SECONDS = 0.5
+"""What order_service gets beyond the wait to tell that it is over."""
 
 _ORDER_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -74,7 +76,11 @@ async def _settled(call: Call, order: answers.Order, wait_seconds: int) -> answe
         call.gateway.orders.get(order["id"], order["user_id"], wait_seconds)
     )
     try:
-        await asyncio.wait({stopping, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {stopping, waiting},
+            timeout=wait_seconds + WAIT_MARGIN_SECONDS,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         return waiting.result() if waiting.done() else order
     except ServiceError as error:
         log.warning("gave up waiting for an order", order_id=order["id"], error=error.message)

@@ -1,29 +1,37 @@
 """Services inside the test's process, on real databases and over real gRPC."""
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 import pytest_asyncio
+import structlog
 
-from tests.support.services import Service, inventory_running, orders_running, users_running
+from tests.support.services import (
+    Inventory,
+    Orders,
+    Users,
+    inventory_running,
+    orders_running,
+    users_running,
+)
 
-if TYPE_CHECKING:
-    from proto.inventory_pb2_grpc import InventoryServiceAsyncStub
-    from proto.order_pb2_grpc import OrderServiceAsyncStub
-    from proto.user_pb2_grpc import UserServiceAsyncStub
+# The tracebacks of failures that tests provoke would take seconds to draw.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest_asyncio.fixture(scope="module")
-async def inventory(
-    inventory_database_url: str,
-) -> AsyncIterator[Service["InventoryServiceAsyncStub"]]:
+async def inventory(inventory_database_url: str) -> AsyncIterator[Inventory]:
     """The inventory service on a fresh database."""
     async with inventory_running(inventory_database_url) as service:
         yield service
 
 
 @pytest_asyncio.fixture(scope="module")
-async def users(user_database_url: str) -> AsyncIterator[Service["UserServiceAsyncStub"]]:
+async def users(user_database_url: str) -> AsyncIterator[Users]:
     """The user service on a fresh database."""
     async with users_running(user_database_url) as service:
         yield service
@@ -31,12 +39,16 @@ async def users(user_database_url: str) -> AsyncIterator[Service["UserServiceAsy
 
 @pytest_asyncio.fixture(scope="module")
 async def orders(
-    order_database_url: str,
-    users: Service["UserServiceAsyncStub"],
-    inventory: Service["InventoryServiceAsyncStub"],
-) -> AsyncIterator[Service["OrderServiceAsyncStub"]]:
-    """The order service on a fresh database, beside real neighbours; its outbox only fills."""
+    order_database_url: str, users: Users, inventory: Inventory
+) -> AsyncIterator[Orders]:
+    """The order service on a fresh database, beside real neighbours.
+
+    There is no producer: the outbox only fills, and nothing is offered again.
+    """
     async with orders_running(
-        order_database_url, users_address=users.address, inventory_address=inventory.address
+        order_database_url,
+        users_address=users.address,
+        inventory_address=inventory.address,
+        order_reoffer_seconds=3600,
     ) as service:
         yield service

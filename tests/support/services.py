@@ -54,6 +54,14 @@ class Service(Generic[Stub]):
     engine: AsyncEngine
 
 
+if TYPE_CHECKING:
+    Inventory = Service[InventoryServiceAsyncStub]
+    Orders = Service[OrderServiceAsyncStub]
+    Users = Service[UserServiceAsyncStub]
+else:
+    Inventory = Orders = Users = Service
+
+
 async def ask(
     method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
     request: Request,
@@ -105,9 +113,7 @@ async def _reached(
 
 
 @asynccontextmanager
-async def inventory_running(
-    database_url: str, port: int = 0
-) -> AsyncIterator[Service["InventoryServiceAsyncStub"]]:
+async def inventory_running(database_url: str, port: int = 0) -> AsyncIterator[Inventory]:
     """The inventory service; `port` 0 means any."""
     port = port or free_port()
     settings = InventorySettings(
@@ -122,9 +128,7 @@ async def inventory_running(
 
 
 @asynccontextmanager
-async def users_running(
-    database_url: str, port: int = 0, **settings: Any
-) -> AsyncIterator[Service["UserServiceAsyncStub"]]:
+async def users_running(database_url: str, port: int = 0, **settings: Any) -> AsyncIterator[Users]:
     """The user service, with hashes that cost little; `settings` are more of its settings."""
     port = port or free_port()
     cheap = {"password_hash_memory_cost": 8, "password_hash_time_cost": 1}
@@ -151,7 +155,7 @@ async def orders_running(
     producer_address: str = "",
     port: int = 0,
     **settings: Any,
-) -> AsyncIterator[Service["OrderServiceAsyncStub"]]:
+) -> AsyncIterator[Orders]:
     """The order service, relay and sweeper included; without a producer its outbox only fills."""
     port = port or free_port()
     loaded = OrderSettings(

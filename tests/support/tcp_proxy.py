@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
+from tests.support.waiting import eventually
+
 _CHUNK = 64 * 1024
 
 
@@ -19,6 +21,8 @@ class TcpProxy:
         self._pumps: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
+        self.passed = 0
+        """Bytes from clients that were forwarded."""
         self.held = 0
         """Bytes from clients that wait for the end of a pause."""
 
@@ -40,6 +44,14 @@ class TcpProxy:
         """Reset every connection; new ones are welcome: a network that hiccups."""
         for writer in self._writers:
             writer.transport.abort()
+
+    async def holding(self) -> None:
+        """Return once something from a client waits in a paused proxy."""
+
+        async def held() -> int:
+            return self.held
+
+        await eventually(held)
 
     async def cut(self) -> None:
         """Reset every connection and refuse new ones: a peer that is gone."""
@@ -75,7 +87,6 @@ class TcpProxy:
             self._pumps.discard(pump)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._open.wait()
         host, port = self._target
         if host.startswith("/"):
             there = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
@@ -103,6 +114,7 @@ class TcpProxy:
                 self.held += len(chunk) * from_client
                 await self._open.wait()
                 self.held -= len(chunk) * from_client
+            self.passed += len(chunk) * from_client
             writer.write(chunk)
             await writer.drain()
 

@@ -1,5 +1,8 @@
 """A gateway before small in-memory neighbours, over real gRPC and real HTTP."""
 
+# ruff: noqa: N802 - methods are named by the generated interfaces
+# mypy: disable-error-code="abstract"
+
 import asyncio
 import socket
 import uuid
@@ -153,6 +156,7 @@ class Orders(OrderServiceServicer):
     batches: list[int] = field(default_factory=list)
     contexts: list[Any] = field(default_factory=list)
     seconds: float = 0.0
+    placed: asyncio.Event = field(default_factory=asyncio.Event)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def BatchCreateOrders(self, request: Any, context: Any) -> Any:
@@ -194,6 +198,7 @@ class Orders(OrderServiceServicer):
             total_cents=sum(item.unit_price_cents * item.quantity for item in items),
         )
         order.create_time.GetCurrentTime()
+        self.placed.set()
         self.orders[order.id] = self.keys[new.user_id, new.idempotency_key] = order
         return order_pb2.CreateOrderResult(order=order)
 
@@ -250,15 +255,15 @@ def free_ports(count: int) -> list[int]:
 @asynccontextmanager
 async def running_shop(**settings: Any) -> AsyncIterator[Shop]:
     ports = free_ports(4)
-    configured = Settings(
-        jwt_secret="s" * 32,
-        user_service_port=ports[0],
-        inventory_service_port=ports[1],
-        order_service_port=ports[2],
-        api_gateway_port=ports[3],
-        drain_delay_seconds=0,
-        **settings,
-    )
+    chosen: dict[str, Any] = {
+        "jwt_secret": "s" * 32,
+        "user_service_port": ports[0],
+        "inventory_service_port": ports[1],
+        "order_service_port": ports[2],
+        "api_gateway_port": ports[3],
+        "drain_delay_seconds": 0,
+    }
+    configured = Settings(**(chosen | settings))
     users, inventory = Users(), Inventory()
     orders = Orders(inventory)
     adds = (
@@ -272,7 +277,7 @@ async def running_shop(**settings: Any) -> AsyncIterator[Shop]:
             await neighbours.enter_async_context(serving(f"127.0.0.1:{port}", {"shop": add}))
         gateway = await http.enter_async_context(opened(configured, stop))
         await http.enter_async_context(server.serving(app.build(gateway), configured))
-        url = f"http://127.0.0.1:{ports[3]}"
+        url = f"http://127.0.0.1:{configured.api_gateway_port}"
         client = await http.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20))
         yield Shop(gateway, url, client, users, inventory, orders, stop, neighbours, http)
 

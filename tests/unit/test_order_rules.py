@@ -60,6 +60,9 @@ def reason(refused: pytest.ExceptionInfo[ServiceError]) -> tuple[Code, str]:
         (draft(WantedItem(1, 0)), "INVALID_QUANTITY"),
         (draft(WantedItem(1, -1)), "INVALID_QUANTITY"),
         (draft(WantedItem(1, 1), WantedItem(2, MAX_QUANTITY + 1)), "INVALID_QUANTITY"),
+        # Each line may, their sum may not: it is the sum that inventory is asked for.
+        (draft(WantedItem(1, MAX_QUANTITY), WantedItem(1, 1)), "INVALID_QUANTITY"),
+        (draft(WantedItem(1, 2), WantedItem(1, -1)), "INVALID_QUANTITY"),
         (draft(WantedItem(1, 1), key="k" * (MAX_KEY + 1)), "INVALID_IDEMPOTENCY_KEY"),
         (draft(WantedItem(1, 1), key="a\0b"), "INVALID_IDEMPOTENCY_KEY"),
     ],

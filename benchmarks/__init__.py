@@ -1,0 +1,1 @@
+"""What the system does under load, measured on a system of its own."""

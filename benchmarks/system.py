@@ -1,0 +1,125 @@
+"""A system of the benchmark's own, started by start-services.sh as users start theirs."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from api_gateway.tokens import Tokens
+from launcher.environment import read_env_file
+from launcher.layout import SERVICES
+
+CHECKOUT = Path(__file__).parents[1]
+_START = str(CHECKOUT / "start-services.sh")
+_START_SECONDS = 400
+"""Preparing a fresh checkout is part of the first start."""
+_STOP_SECONDS = 200
+_UNLIMITED = "1000000/second"
+
+
+@dataclass(frozen=True)
+class System:
+    """A running system: where it is, and ways to look into it."""
+
+    run_dir: Path
+    environment: dict[str, str]
+
+    @property
+    def gateway(self) -> str:
+        """`host:port` of the gateway."""
+        return f"127.0.0.1:{self.environment['API_GATEWAY_PORT']}"
+
+    def pids(self) -> dict[str, int]:
+        """The pid of each program, PostgreSQL and RabbitMQ included."""
+        status = _call(self.environment, "status").stdout
+        found = re.findall(r"^(\w+) +RUNNING +pid (\d+)", status, re.MULTILINE)
+        return {name: int(pid) for name, pid in found}
+
+    def token(self, user_id: int, role: str = "customer") -> str:
+        """An access token of a user, as a log-in would give it."""
+        return Tokens(self.environment["JWT_SECRET"]).issue(user_id, role)
+
+    def url(self, database: str) -> str:
+        """The SQLAlchemy URL of a database: user, inventory or order."""
+        return self.environment[f"{database.upper()}_DATABASE_URL"]
+
+    async def connect(self, database: str) -> "asyncpg.Connection[Any]":
+        """A connection to a database: user, inventory or order."""
+        return await asyncpg.connect(asyncpg_url(self.url(database)))
+
+
+def asyncpg_url(url: str) -> str:
+    """A SQLAlchemy URL as asyncpg wants it."""
+    return url.replace("+asyncpg", "", 1)
+
+
+@contextmanager
+def running(run_dir: Path, **variables: str) -> Iterator[System]:
+    """Run a system in `run_dir`, from an empty one, inside the block; leaves nothing behind."""
+    environment = _environment(run_dir, variables)
+    _remove(environment, run_dir)
+    try:
+        started = _call(environment, "--detach", "--no-demo", seconds=_START_SECONDS)
+        if started.returncode:
+            raise RuntimeError(f"start-services.sh failed:\n{started.stdout}{started.stderr}")
+        known = read_env_file(run_dir / "secrets.env") | read_env_file(run_dir / "environment.env")
+        yield System(run_dir, environment | known)
+    finally:
+        _remove(environment, run_dir)
+
+
+def _remove(environment: dict[str, str], run_dir: Path) -> None:
+    if run_dir.exists():
+        _call(environment, "stop", seconds=_STOP_SECONDS)
+        shutil.rmtree(run_dir)
+
+
+def _environment(run_dir: Path, variables: dict[str, str]) -> dict[str, str]:
+    """The caller's environment without what places or tunes a system, and with places of our own."""
+    ours = {service.port_variable for service in SERVICES} | {"BIND_HOST", "JWT_PRIVATE_KEY"}
+    ours |= {service.address_variable for service in SERVICES}
+    ours |= {service.database_variable for service in SERVICES}
+    prefixes = ("BATCH_", "ORDER_", "OUTBOX_", "PASSWORD_HASH_", "LOGIN_", "HTTP_", "RABBITMQ_")
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ours and not name.startswith(prefixes)
+    }
+    broker, management, *ports = _free_ports(2 + len(SERVICES))
+    own = {service.port_variable: str(port) for service, port in zip(SERVICES, ports, strict=True)}
+    own["RUN_DIR"] = str(run_dir)
+    own["RABBITMQ_URL"] = f"amqp://guest:guest@localhost:{broker}/"
+    own["RABBITMQ_MANAGEMENT_PORT"] = str(management)
+    # All clients come from one address here.
+    own["LOGIN_RATE"] = own["LOGIN_FAILURE_RATE"] = _UNLIMITED
+    return inherited | own | variables
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _call(
+    environment: dict[str, str], *arguments: str, seconds: float = 60
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [_START, *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )

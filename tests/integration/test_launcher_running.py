@@ -1,0 +1,243 @@
+"""`start-services.sh` as users meet it: starting, killing, stopping, and what it says."""
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import aio_pika
+import asyncpg
+import pytest
+
+from launcher import orphans
+from launcher.environment import read_env_file
+from tests.support.infrastructure import START
+from tests.support.waiting import eventually, free_port
+
+AWKWARD = "it's 100% mine; #1"
+
+
+class Runner:
+    """The script with a run directory and ports of its own."""
+
+    def __init__(self, run_dir: Path, **variables: str) -> None:
+        self.run_dir = run_dir
+        amqp = f"amqp://guest:guest@localhost:{free_port()}/"
+        own = {
+            "RUN_DIR": str(run_dir),
+            "RABBITMQ_URL": amqp,
+            "RABBITMQ_MANAGEMENT_PORT": str(free_port()),
+        }
+        unset = {"USER_DATABASE_URL", "INVENTORY_DATABASE_URL", "ORDER_DATABASE_URL"}
+        inherited = {name: value for name, value in os.environ.items() if name not in unset}
+        self.environment = {**inherited, **own, **variables}
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [START, *arguments],
+            env=self.environment,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+    def status(self) -> dict[str, tuple[str, int]]:
+        """Each program's state and pid, as `status` prints them."""
+        lines = re.findall(r"^(\w+) +([A-Z]+) +pid (\d+)", self("status").stdout, re.MULTILINE)
+        return {name: (state, int(pid)) for name, state, pid in lines}
+
+    def kill(self, name: str) -> int:
+        """End a program as a crash would; returns the pid it had."""
+        _, pid = self.status()[name]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    async def is_back(self, name: str, killed: int) -> None:
+        """Return once `name` runs again, as another process."""
+
+        async def state() -> tuple[str, int]:
+            return self.status().get(name, ("", 0))
+
+        await eventually(state, lambda now: now[0] == "RUNNING" and now[1] != killed)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """PostgreSQL and RabbitMQ in a folder that nobody else may enter, with an awkward name."""
+    closed = tmp_path_factory.mktemp("closed")
+    closed.chmod(0o700)
+    runner = Runner(closed / AWKWARD)
+    started = runner("--infra-only", "--detach")
+    assert started.returncode == 0, started.stdout + started.stderr
+    yield runner
+    assert runner("stop").returncode == 0
+    assert orphans.find(runner.run_dir) == []
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+def test_status_names_every_program_with_its_state_and_pid(running: Runner) -> None:
+    assert running("status").returncode == 0
+    states = running.status()
+    assert list(states) == ["postgres", "rabbitmq"]
+    for state, pid in states.values():
+        assert state == "RUNNING"
+        os.kill(pid, 0)
+
+
+def test_what_it_tells_about_the_infrastructure_is_private(running: Runner) -> None:
+    told = running.run_dir / "environment.env"
+    assert stat.S_IMODE(told.stat().st_mode) == 0o600
+    urls = read_env_file(told)
+    assert urls["RABBITMQ_URL"] == running.environment["RABBITMQ_URL"]
+    assert {"USER_DATABASE_URL", "INVENTORY_DATABASE_URL", "ORDER_DATABASE_URL"} <= urls.keys()
+
+
+def test_a_second_start_is_refused_and_changes_nothing(running: Runner) -> None:
+    before = running.status()
+    second = running("--infra-only", "--detach")
+    assert second.returncode == 1
+    assert "already running" in second.stderr
+    assert running.status() == before
+
+
+async def test_a_killed_database_comes_back_with_its_rows(running: Runner) -> None:
+    url = read_env_file(running.run_dir / "environment.env")["ORDER_DATABASE_URL"]
+    dsn = url.replace("+asyncpg", "")
+    connection = await asyncpg.connect(dsn)
+    assert await connection.fetchval("SHOW fsync") == "on"
+    await connection.execute("CREATE TABLE kept (id int)")
+    await connection.execute("INSERT INTO kept VALUES (7)")
+    killed = running.kill("postgres")
+    await running.is_back("postgres", killed)
+    connection = await asyncpg.connect(dsn)
+    assert await connection.fetchval("SELECT id FROM kept") == 7
+    await connection.close()
+
+
+async def test_a_killed_broker_comes_back_with_its_messages(running: Runner) -> None:
+    url = running.environment["RABBITMQ_URL"]
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("kept", durable=True, arguments={"x-queue-type": "quorum"})
+        message = aio_pika.Message(b"still here", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+        await channel.default_exchange.publish(message, routing_key="kept")
+    killed = running.kill("rabbitmq")
+    await running.is_back("rabbitmq", killed)
+
+    async def body() -> bytes:
+        try:
+            async with await aio_pika.connect(url) as connection:
+                queue = await (await connection.channel()).get_queue("kept")
+                found = await queue.get(no_ack=True)
+                return found.body
+        except (OSError, aio_pika.exceptions.AMQPError) as error:
+            return repr(error).encode()
+
+    await eventually(body, lambda found: found == b"still here", within=60)
+
+
+def test_logs_are_shown_by_service(running: Runner) -> None:
+    shown = running("logs", "postgres", "-n", "1")
+    assert shown.returncode == 0
+    assert len(shown.stdout.splitlines()) == 1
+    assert "postgres " in running("logs").stdout
+    unknown = running("logs", "no_such_service")
+    assert unknown.returncode == 1
+    assert "no_such_service" in unknown.stderr
+
+
+def test_nothing_is_left_when_the_supervisor_was_killed(running: Runner) -> None:
+    supervisor = int((running.run_dir / "supervisord.pid").read_text())
+    os.kill(supervisor, signal.SIGKILL)
+    nothing = running("status")
+    assert nothing.returncode == 3
+    assert "Nothing is running" in nothing.stdout
+    assert orphans.find(running.run_dir)
+    again = running("--infra-only", "--detach")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "left behind: rabbitmq, postgres" in again.stdout
+    assert running("status").returncode == 0
+
+
+def test_stopping_what_does_not_run_is_no_failure(tmp_path: Path) -> None:
+    stopped = Runner(tmp_path / "run")("stop")
+    assert stopped.returncode == 0
+    assert "Nothing was running" in stopped.stdout
+
+
+@pytest.mark.parametrize("after", ["", "postgres is healthy"])
+def test_an_interrupted_start_leaves_nothing(tmp_path: Path, after: str) -> None:
+    runner = Runner(tmp_path / "run")
+    with subprocess.Popen(
+        [START, "--infra-only"],
+        env=runner.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as starting:
+        assert starting.stdout
+        while not (runner.run_dir / "programs").exists():
+            assert starting.poll() is None
+        while after and after not in starting.stdout.readline():
+            assert starting.poll() is None
+        starting.send_signal(signal.SIGTERM)
+        starting.communicate(timeout=60)
+    assert starting.returncode == 128 + signal.SIGTERM
+    assert orphans.find(runner.run_dir) == []
+
+
+def test_a_port_held_by_something_else_than_a_broker_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        answering = threading.Thread(target=_answer_http, args=(server,), daemon=True)
+        answering.start()
+        url = f"amqp://guest:guest@127.0.0.1:{port}/"
+        refused = Runner(tmp_path / "run", RABBITMQ_URL=url)("--infra-only")
+        server.shutdown(socket.SHUT_RDWR)
+        answering.join(timeout=5)
+    _is_one_clear_line(refused, str(port), "RABBITMQ_URL")
+    assert orphans.find(tmp_path / "run") == []
+
+
+def test_a_taken_service_port_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        runner = Runner(tmp_path / "run", USER_SERVICE_PORT=port)
+        _is_one_clear_line(runner(), port, "USER_SERVICE_PORT")
+
+
+def test_a_broker_elsewhere_that_does_not_answer_is_one_clear_line(tmp_path: Path) -> None:
+    url = "amqp://guest:guest@broker.invalid:5672/"
+    refused = Runner(tmp_path / "run", RABBITMQ_URL=url)("--infra-only")
+    _is_one_clear_line(refused, "broker.invalid", "RABBITMQ_URL")
+
+
+def test_a_database_that_does_not_answer_is_one_clear_line(tmp_path: Path) -> None:
+    url = f"postgresql+asyncpg://shop:secret@127.0.0.1:{free_port()}/orders"
+    refused = Runner(tmp_path / "run", ORDER_DATABASE_URL=url)("--infra-only")
+    _is_one_clear_line(refused, "ORDER_DATABASE_URL")
+    assert "secret" not in refused.stderr
+
+
+def _answer_http(server: socket.socket) -> None:
+    while True:
+        try:
+            client, _ = server.accept()
+        except OSError:
+            return
+        with client:
+            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def _is_one_clear_line(done: subprocess.CompletedProcess[str], *names: str) -> None:
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    for name in names:
+        assert name in done.stderr

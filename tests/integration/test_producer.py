@@ -1,0 +1,294 @@
+"""PublishEvents against a real broker: confirmed or refused, each event alone, never a hang."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from producer_service import publisher
+from proto import producer_pb2 as pb
+from proto.events import (
+    AUDIT_QUEUE,
+    CONTENT_TYPE,
+    EXCHANGE,
+    INVENTORY_QUEUE,
+    ORDER_CONFIRMED,
+    ORDER_CREATED,
+)
+from service_kit import context
+from service_kit.errors import InvalidArgument, ServiceError, Unavailable
+from tests.integration.world import (
+    amqp_channel,
+    envelope,
+    event,
+    lying_in,
+    management,
+    peek,
+    publish,
+    purge,
+)
+from tests.support.infrastructure import Broker
+from tests.support.services import ask, producer_running
+from tests.support.tcp_proxy import TcpProxy, proxied
+from tests.support.waiting import eventually, free_port
+
+if TYPE_CHECKING:
+    from proto.producer_pb2_grpc import ProducerServiceAsyncStub as Stub
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def reasons(stub: "Stub", *events: pb.Event) -> list[str]:
+    """Publish; for each event "" if it was confirmed, or the reason, be it of the whole call."""
+    try:
+        return [failure.reason if failure else "" for failure in await publish(stub, *events)]
+    except ServiceError as error:
+        return [error.reason] * len(events)
+
+
+async def publishing(stub: "Stub") -> None:
+    """Return once events are confirmed (again)."""
+    await eventually(lambda: reasons(stub, event()), lambda found: found == [""])
+
+
+@pytest_asyncio.fixture(scope="module")
+async def producer(broker: Broker) -> "AsyncIterator[Stub]":
+    async with producer_running(broker.url) as (_, stub):
+        await publishing(stub)
+        yield stub
+
+
+@pytest_asyncio.fixture
+async def behind_proxy(broker: Broker) -> "AsyncIterator[tuple[TcpProxy, Stub]]":
+    """A producer that reaches the broker through a proxy."""
+    async with proxied(broker.url) as (proxy, url), producer_running(url) as (_, stub):
+        await publishing(stub)
+        yield proxy, stub
+
+
+async def test_a_confirmed_event_lies_in_the_queue_and_in_the_audit_queue(
+    broker: Broker, producer: "Stub"
+) -> None:
+    sent = event(traceparent=TRACEPARENT, request_id="request-1")
+    assert await publish(producer, sent) == [None]
+    for queue in (INVENTORY_QUEUE, AUDIT_QUEUE):
+        message = (await lying_in(broker, queue))[sent.id]
+        assert message["payload_encoding"] == "string"  # a person can read it
+        assert json.loads(message["payload"]) == json.loads(sent.body)
+        assert message["routing_key"] == ORDER_CREATED
+
+
+async def test_a_published_event_is_a_persistent_cloud_event_with_its_callers_context(
+    broker: Broker, producer: "Stub"
+) -> None:
+    sent = event(ORDER_CONFIRMED, traceparent=TRACEPARENT, request_id="request-1")
+    assert await publish(producer, sent) == [None]
+    properties = (await lying_in(broker, AUDIT_QUEUE))[sent.id]["properties"]
+    assert properties == {
+        "message_id": sent.id,
+        "type": ORDER_CONFIRMED,
+        "content_type": CONTENT_TYPE,
+        "delivery_mode": 2,
+        "headers": {"traceparent": TRACEPARENT, "x-request-id": "request-1"},
+    }
+
+
+async def test_events_are_published_in_the_order_of_the_call(
+    broker: Broker, producer: "Stub"
+) -> None:
+    await purge(broker, AUDIT_QUEUE)
+    sent = [event() for _ in range(200)]
+    assert await publish(producer, *sent) == [None] * 200
+    found = [each["properties"]["message_id"] for each in await peek(broker, AUDIT_QUEUE)]
+    assert found == [each.id for each in sent]
+
+
+async def test_the_largest_batch_is_confirmed(producer: "Stub") -> None:
+    assert await reasons(producer, *(event() for _ in range(1000))) == [""] * 1000
+    with pytest.raises(InvalidArgument, match="1000"):
+        await publish(producer, *(event() for _ in range(1001)))
+
+
+async def test_an_unroutable_event_fails_alone(broker: Broker, producer: "Stub") -> None:
+    good, lost, also_good = event(), event("order.unheard_of"), event()
+    assert await reasons(producer, good, lost, also_good) == ["", "UNROUTABLE", ""]
+    lying = await lying_in(broker, INVENTORY_QUEUE)
+    assert {good.id, also_good.id} <= set(lying)
+    assert lost.id not in lying
+
+
+@pytest.mark.parametrize("type_", [ORDER_CREATED, "order.unheard_of"])
+async def test_an_event_that_comes_twice_in_one_call_is_published_once(
+    producer: "Stub", type_: str
+) -> None:
+    """The broker returns a message by its id: of two with one id it would confirm the wrong one."""
+    twice = event(type_)
+    first, second = await reasons(producer, twice, twice)
+    assert first == ("" if type_ == ORDER_CREATED else "UNROUTABLE")
+    assert second == "INVALID_EVENT"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"id": ""},
+        {"id": "x" * 256},
+        {"type_": ""},
+        {"type_": "x" * 256},
+        {"body": b""},
+        {"body": b"x" * (1024 * 1024 + 1)},
+        {"request_id": "x" * 200_000},
+    ],
+    ids=["no id", "id too long", "no type", "type too long", "no body", "too large", "header"],
+)
+async def test_an_invalid_event_fails_alone(
+    producer: "Stub", fault: dict[str, str | bytes]
+) -> None:
+    invalid = event(**fault)
+    assert await reasons(producer, event(), invalid, event()) == ["", "INVALID_EVENT", ""]
+
+
+async def test_a_queue_that_is_full_refuses_its_events_alone(
+    broker: Broker, producer: "Stub"
+) -> None:
+    async with management(broker) as page:
+        await page.put(
+            "policies",
+            "full",
+            pattern=f"^{INVENTORY_QUEUE}$",
+            definition={"max-length": 1},
+            **{"apply-to": "queues"},
+        )
+        await eventually(lambda: reasons(producer, event()), lambda found: found == ["NACKED"])
+        assert await reasons(producer, event(ORDER_CONFIRMED)) == [""]
+        await purge(broker, INVENTORY_QUEUE)
+        await publishing(producer)
+        await page.delete("policies", "full")
+
+
+async def test_while_no_broker_listens_publishing_is_refused_at_once() -> None:
+    async with producer_running(f"amqp://guest:guest@localhost:{free_port()}/") as (_, stub):
+        started = time.monotonic()
+        with pytest.raises(Unavailable) as refusal:
+            await publish(stub, event())
+        assert refusal.value.reason == "BROKER_UNAVAILABLE"
+        assert time.monotonic() - started < 1
+
+
+async def test_a_producer_started_before_the_broker_publishes_once_it_is_there(
+    broker: Broker,
+) -> None:
+    async with proxied(broker.url) as (proxy, url):
+        await proxy.cut()
+        async with producer_running(url) as (_, stub):
+            assert await reasons(stub, event()) == ["BROKER_UNAVAILABLE"]
+            await proxy.resume()
+            await publishing(stub)
+
+
+async def test_a_batch_cut_off_is_answered_at_once_and_claims_no_confirm(
+    behind_proxy: "tuple[TcpProxy, Stub]", broker: Broker
+) -> None:
+    proxy, stub = behind_proxy
+    batch = [event() for _ in range(300)]
+    proxy.pause()
+    answers = asyncio.create_task(reasons(stub, *batch))
+    await proxy.holding()
+    started = time.monotonic()
+    await proxy.cut()
+    assert set(await answers) <= {"UNCONFIRMED", "BROKER_UNAVAILABLE"}
+    assert time.monotonic() - started < 1
+    await proxy.resume()
+    await publishing(stub)
+    assert await reasons(stub, *batch) == [""] * 300
+    assert {each.id for each in batch} <= set(await lying_in(broker, AUDIT_QUEUE))
+
+
+async def test_however_often_the_connection_drops_no_answer_is_a_fault_and_no_confirm_is_false(
+    behind_proxy: "tuple[TcpProxy, Stub]", broker: Broker
+) -> None:
+    """The connection drops while batches are under way, at whatever moment that happens to be."""
+    proxy, stub = behind_proxy
+    await purge(broker, AUDIT_QUEUE)
+    confirmed: set[str] = set()
+    seen: set[str] = set()
+    for _ in range(12):
+        batch = [event() for _ in range(50)]
+        answers = asyncio.create_task(reasons(stub, *batch))
+        before = proxy.passed
+
+        async def under_way(before: int = before) -> int:
+            return proxy.passed - before
+
+        await eventually(under_way, every=0)
+        proxy.drop()
+        found = await answers
+        seen.update(found)
+        confirmed.update(each.id for each, reason in zip(batch, found, strict=True) if not reason)
+        await publishing(stub)
+    assert seen <= {"", "UNCONFIRMED", "BROKER_UNAVAILABLE"}
+    assert confirmed <= set(await lying_in(broker, AUDIT_QUEUE))
+
+
+async def test_a_broker_that_hangs_leaves_events_unconfirmed_in_time_and_is_used_again_after(
+    behind_proxy: "tuple[TcpProxy, Stub]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "CONFIRM_SECONDS", 0.3)
+    proxy, stub = behind_proxy
+    proxy.pause()
+    started = time.monotonic()
+    assert await reasons(stub, *(event() for _ in range(100))) == ["UNCONFIRMED"] * 100
+    assert time.monotonic() - started < 3
+    await proxy.resume()
+    await publishing(stub)
+
+
+async def test_a_producer_stops_in_time_although_its_broker_hangs(broker: Broker) -> None:
+    async with proxied(broker.url) as (proxy, url):
+        async with producer_running(url) as (_, stub):
+            await publishing(stub)
+            proxy.pause()
+            started = time.monotonic()
+        assert time.monotonic() - started < 10  # what `lifecycle` grants
+
+
+@pytest.mark.parametrize("what", ["connection", "exchange"])
+async def test_a_producer_whose_connection_or_exchange_was_removed_comes_back(
+    broker: Broker, what: str
+) -> None:
+    async with producer_running(broker.url) as (_, stub), management(broker) as page:
+        await publishing(stub)
+        if what == "connection":
+            await page.kill("producer_service")
+        else:
+            await page.delete("exchanges", EXCHANGE)
+            assert "INTERNAL" not in await reasons(stub, *(event() for _ in range(20)))
+        await publishing(stub)
+
+
+async def test_headers_left_empty_are_left_out(broker: Broker, producer: "Stub") -> None:
+    sent = event()
+    with context.bound(context.CallContext("another request", TRACEPARENT)):
+        assert await publish(producer, sent) == [None]
+    assert (await lying_in(broker, AUDIT_QUEUE))[sent.id]["properties"]["headers"] == {}
+
+
+async def test_a_body_is_published_byte_by_byte_as_it_is(
+    broker: Broker, producer: "Stub"
+) -> None:
+    body = json.dumps(envelope(ORDER_CREATED, "x", name="Grüße ☃"), indent=3).encode()
+    sent = event(body=body)
+    assert await publish(producer, sent) == [None]
+    async with amqp_channel(broker) as channel:
+        queue = await channel.get_queue(INVENTORY_QUEUE)
+        while (message := await queue.get(no_ack=True)).message_id != sent.id:
+            pass
+    assert message.body == body
+
+
+async def test_an_empty_call_is_answered_with_nothing(producer: "Stub") -> None:
+    assert not (await ask(producer.PublishEvents, pb.PublishEventsRequest())).results

@@ -1,0 +1,291 @@
+"""The whole system as users start it, with ways to look behind its back and to hurt it."""
+
+import asyncio
+import hashlib
+import os
+import random
+import re
+import shlex
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import psutil
+
+from launcher import orphans
+from tests.support.infrastructure import START, Broker
+from tests.support.waiting import eventually
+
+PORTS = (
+    "API_GATEWAY_PORT",
+    "USER_SERVICE_PORT",
+    "INVENTORY_SERVICE_PORT",
+    "ORDER_SERVICE_PORT",
+    "PRODUCER_SERVICE_PORT",
+    "CONSUMER_SERVICE_PORT",
+    "RABBITMQ_MANAGEMENT_PORT",
+)
+_OWN = {
+    "JWT_SECRET": "a secret of the system tests, and of nobody else",
+    "ADMIN_EMAIL": "admin@example.com",
+    "ADMIN_PASSWORD": "the administrator's own",
+    "PASSWORD_HASH_MEMORY_COST": "8",
+    "LOGIN_RATE": "100000/minute",
+}
+_INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
+_BELOW_EPHEMERAL = range(20_000, 32_000)
+"""Where no outgoing connection takes the port of a service that is being started again."""
+START_SECONDS = 150
+UP_AGAIN_SECONDS = 30.0
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Database:
+    """A service's database, asked directly."""
+
+    url: str
+
+    async def rows(self, statement: str, *parameters: object) -> Rows:
+        """What a statement returns."""
+        connection = await asyncpg.connect(self.url.replace("+asyncpg", "", 1), timeout=10)
+        try:
+            return [dict(row) for row in await connection.fetch(statement, *parameters, timeout=10)]
+        finally:
+            await connection.close()
+
+    async def value(self, statement: str, *parameters: object) -> Any:
+        """The only column of the only row, or None without a row."""
+        rows = await self.rows(statement, *parameters)
+        return next(iter(rows[0].values())) if rows else None
+
+    async def contents(self) -> dict[str, tuple[int, str]]:
+        """For each table its number of rows and a checksum of them all."""
+        tables = await self.rows(
+            "SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+        )
+        found = {}
+        for table in tables:
+            rows = await self.rows(f'SELECT t::text AS row FROM "{table["name"]}" AS t ORDER BY 1')
+            text = "\n".join(row["row"] for row in rows)
+            found[table["name"]] = len(rows), hashlib.sha256(text.encode()).hexdigest()
+        return found
+
+
+@dataclass(frozen=True)
+class System:
+    """A system of the tests' own: its script, processes, databases, broker and logs."""
+
+    run_dir: Path
+    environment: Mapping[str, str]
+
+    def run(self, *arguments: str, timeout: float = START_SECONDS) -> "Done":
+        """`./start-services.sh` with these arguments."""
+        return subprocess.run(
+            [START, *arguments],
+            env=dict(self.environment),
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    @property
+    def gateway_url(self) -> str:
+        """Where the REST API is."""
+        return f"http://127.0.0.1:{self.environment['API_GATEWAY_PORT']}"
+
+    def address(self, service: str) -> str:
+        """Where a service's gRPC server is."""
+        return f"127.0.0.1:{self.environment[f'{service.upper()}_PORT']}"
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What the launcher wrote for tests and tools."""
+        words = shlex.split((self.run_dir / "environment.env").read_text(), comments=True)
+        return dict(word.split("=", 1) for word in words)
+
+    @property
+    def users(self) -> Database:
+        """user_service's database."""
+        return Database(self.told["USER_DATABASE_URL"])
+
+    @property
+    def inventory(self) -> Database:
+        """inventory_service's database."""
+        return Database(self.told["INVENTORY_DATABASE_URL"])
+
+    @property
+    def orders(self) -> Database:
+        """order_service's database."""
+        return Database(self.told["ORDER_DATABASE_URL"])
+
+    @property
+    def broker(self) -> Broker:
+        """The broker's only virtual host."""
+        return Broker(self.told["RABBITMQ_URL"], self.told["RABBITMQ_MANAGEMENT_URL"], "/")
+
+    def log(self, name: str) -> str:
+        """Everything that a program logged."""
+        return (self.run_dir / "logs" / f"{name}.log").read_text(errors="replace")
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that was started for this run directory and still runs."""
+        return orphans.find(self.run_dir)
+
+    async def status(self) -> dict[str, tuple[str, int]]:
+        """Each program's state and pid, as `./start-services.sh status` prints them."""
+        done = await asyncio.to_thread(self.run, "status")
+        found = re.findall(r"^(\w+) +([A-Z]+) +pid (\d+)", done.stdout, re.MULTILINE)
+        return {name: (state, int(pid)) for name, state, pid in found}
+
+    async def pid(self, name: str) -> int:
+        """The process of a program, which must be running."""
+        return (await self.status())[name][1]
+
+    async def kill(self, name: str) -> int:
+        """End a program as a crash would; the pid it had."""
+        pid = await self.pid(name)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    async def restarted(self, name: str, killed: int) -> None:
+        """Return once a program that was killed runs as another process."""
+
+        async def state() -> tuple[str, int]:
+            return (await self.status()).get(name, ("", killed))
+
+        await eventually(
+            state,
+            lambda now: now[0] == "RUNNING" and now[1] != killed,
+            within=UP_AGAIN_SECONDS,
+        )
+
+    @asynccontextmanager
+    async def paused(self, *names: str) -> AsyncIterator[None]:
+        """Programs that hang inside the block, without losing a connection by themselves."""
+        status = await self.status()
+        hung = [status[name][1] for name in names]
+        for pid in hung:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in hung:
+                os.kill(pid, signal.SIGCONT)
+
+    @asynccontextmanager
+    async def down(self, name: str) -> AsyncIterator[None]:
+        """A program that is gone inside the block and started again, healthy, after it."""
+        pid = await self.pid(name)
+        supervisor = int((self.run_dir / "supervisord.pid").read_text())
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            yield
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        await self.ready()
+
+    async def ready(self) -> None:
+        """Return once the gateway reaches all its neighbours."""
+
+        async def answer() -> int:
+            async with httpx.AsyncClient(timeout=5) as client:
+                try:
+                    return (await client.get(f"{self.gateway_url}/readyz")).status_code
+                except httpx.TransportError:
+                    return 0
+
+        await eventually(answer, lambda status: status == httpx.codes.OK, within=UP_AGAIN_SECONDS)
+
+    async def contents(self) -> dict[str, dict[str, tuple[int, str]]]:
+        """What is stored, database by database and table by table."""
+        return {
+            "users": await self.users.contents(),
+            "inventory": await self.inventory.contents(),
+            "orders": await self.orders.contents(),
+        }
+
+    @asynccontextmanager
+    async def unchanged(self) -> AsyncIterator[None]:
+        """Whatever happens inside the block, not a row of any database changes by it."""
+        await self.at_rest()
+        before = await self.contents()
+        yield
+        assert await self.contents() == before
+
+    async def at_rest(self, within: float = 30.0) -> None:
+        """Return once every order is settled and every event was published and handled."""
+
+        async def outstanding() -> dict[str, Any]:
+            return {
+                "pending": await self.orders.value(
+                    "SELECT count(*) FROM orders WHERE status = 'PENDING'"
+                ),
+                "unreleased": await self.orders.value(
+                    "SELECT count(*) FROM orders WHERE next_offer_at IS NOT NULL"
+                ),
+                "unsent": await self.orders.value(
+                    "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
+                ),
+            }
+
+        await eventually(outstanding, lambda found: not any(found.values()), within=within)
+
+
+Done = subprocess.CompletedProcess[str]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different TCP ports that were free a moment ago."""
+    found = list[int]()
+    with ExitStack() as held:
+        while len(found) < count:
+            port = random.choice(_BELOW_EPHEMERAL)
+            with suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+    return found
+
+
+def free_environment(run_dir: Path, **variables: str) -> dict[str, str]:
+    """An environment for `./start-services.sh`: free ports, cheap hashes, `variables` on top."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _INHERITED or name.startswith("COVERAGE_")
+    }
+    amqp, *ports = free_ports(1 + len(PORTS))
+    return {
+        **inherited,
+        **_OWN,
+        **{name: str(port) for name, port in zip(PORTS, ports, strict=True)},
+        "RABBITMQ_URL": f"amqp://guest:guest@localhost:{amqp}/",
+        "RUN_DIR": str(run_dir),
+        **variables,
+    }
+
+
+@contextmanager
+def running(run_dir: Path, **variables: str) -> Iterator[System]:
+    """The whole system in `run_dir` inside the block; no process may be left after it."""
+    system = System(run_dir, free_environment(run_dir, **variables))
+    started = system.run("--detach")
+    assert started.returncode == 0, started.stdout + started.stderr
+    try:
+        yield system
+    finally:
+        stopped = system.run("stop")
+        left = system.processes()
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert left == []

@@ -1,0 +1,107 @@
+"""Deliveries that go wrong: twice, unreadable, of no order, of no known type."""
+
+import json
+import uuid
+
+import pytest
+
+from proto import producer_pb2
+from proto.events import INVENTORY_QUEUE, REASON_HEADER
+from proto.producer_pb2_grpc import ProducerServiceStub
+from service_kit.grpc_client import call, open_channel
+from service_kit.grpc_status import from_status
+from tests.support.system import System
+from tests.system import ledger, queues
+from tests.system.shop import Caller
+
+
+async def test_an_event_delivered_again_changes_nothing(
+    system: System, admin: Caller, customer: Caller
+) -> None:
+    product = await admin.product(stock=5)
+    order = await customer.order(product, 2)
+    created, _ = await queues.audited(system, order["id"], "order.created", "order.confirmed")
+    await system.at_rest()
+    before = await system.contents()
+
+    for _ in range(3):
+        await queues.deliver(
+            system, created["payload"].encode(), created["properties"]["message_id"]
+        )
+    behind = await customer.order(await admin.product())
+
+    assert behind["status"] == "CONFIRMED"  # so they have been handled
+    assert await ledger.movements(system, product) == [("INITIAL", 5), ("DEDUCT", -2)]
+    assert await ledger.status(system, order["id"]) == "CONFIRMED"
+    events = await queues.audited(system, order["id"], "order.created", "order.confirmed")
+    assert len(events) == 2
+    after = await system.contents()
+    assert after["inventory"]["reservations"][0] == before["inventory"]["reservations"][0] + 1
+    assert after["orders"]["outbox"][0] == before["orders"]["outbox"][0] + 2
+
+
+def _event(**changes: object) -> bytes:
+    event = {
+        "specversion": "1.0",
+        "id": str(uuid.uuid4()),
+        "source": "/order-service",
+        "type": "order.created",
+        "subject": "an order",
+        "datacontenttype": "application/json",
+        "dataschema": "urn:ecommerce:order-events:v1",
+        "data": {"order_id": str(uuid.uuid4()), "items": [{"product_id": 1, "quantity": 1}]},
+    }
+    return json.dumps({**event, **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"this is no event", "unreadable"),
+        (b"\xff\xfe\x00", "unreadable"),
+        (_event(data={"order_id": "none"}), "unreadable"),
+        (_event(specversion="2.0"), "unknown_version"),
+        (_event(dataschema="urn:ecommerce:order-events:v9"), "unknown_version"),
+        (_event(type="order.forgotten"), "unknown_type"),
+        (_event(), "unknown_order"),
+        (
+            _event(
+                data={
+                    "order_id": str(uuid.uuid4()),
+                    "items": [{"product_id": 2**60, "quantity": 1}],
+                }
+            ),
+            "unknown_product",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_poison_is_put_aside_with_its_reason_while_orders_go_on(
+    system: System, customer: Caller, admin: Caller, body: bytes, reason: str
+) -> None:
+    message_id = str(uuid.uuid4())
+    before = await ledger.stock(system, 1)
+    await queues.deliver(system, body, message_id, mine="kept")
+
+    order = await customer.order(await admin.product())
+
+    assert order["status"] == "CONFIRMED"
+    letter = await queues.dead_letter(system, message_id)
+    assert letter["properties"]["headers"][REASON_HEADER].startswith(f"{reason}: ")
+    assert letter["properties"]["headers"]["mine"] == "kept"
+    assert letter["routing_key"] == INVENTORY_QUEUE
+    assert await ledger.stock(system, 1) == before
+    assert message_id in system.log("consumer_service")
+
+
+async def test_an_event_that_no_queue_takes_is_answered_as_unroutable(system: System) -> None:
+    async with open_channel(system.address("producer_service"), "") as opened:
+        event = producer_pb2.Event(id=str(uuid.uuid4()), type="order.forgotten", body=_event())
+        answer = await call(
+            ProducerServiceStub(opened).PublishEvents,
+            producer_pb2.PublishEventsRequest(events=[event]),
+            timeout=10,
+        )
+    (result,) = answer.results
+    refusal = from_status(result.status)
+    assert (refusal.code.name, refusal.reason) == ("FAILED_PRECONDITION", "UNROUTABLE")

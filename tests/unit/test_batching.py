@@ -1,0 +1,369 @@
+"""The promises of the batcher, on a real event loop.
+
+Where a test must not wait, the linger is an hour and the test fails by its deadline if it is
+waited for; where it has to wait, the linger is a hundredth of a second.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service_kit.batching import Batcher
+from service_kit.context import CallContext, bound, current
+from service_kit.errors import Internal, InvalidArgument, ResourceExhausted, Unavailable
+
+HOUR = 3600.0
+SOON = 0.01
+DEADLINE = 20.0
+
+
+@dataclass
+class Work:
+    """Doubles numbers, once `open` is set; notes what it was given and how."""
+
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    batches: list[list[int]] = field(default_factory=list)
+    contexts: list[CallContext] = field(default_factory=list)
+    failing: frozenset[int] = frozenset()
+    turns: int = 0
+    at_once: int = 0
+    most_at_once: int = 0
+
+    async def __call__(self, items: Sequence[int]) -> list[int | InvalidArgument]:
+        self.batches.append(list(items))
+        self.contexts.append(current())
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await self.open.wait()
+        await turn_of_the_loop(self.turns)
+        self.at_once -= 1
+        return [
+            InvalidArgument("ODD", str(item)) if item in self.failing else 2 * item
+            for item in items
+        ]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.batches]
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+async def turn_of_the_loop(times: int = 20) -> None:
+    """Let everything run that is ready to run."""
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+def callers(batcher: Batcher[int, int], items: Sequence[int]) -> list[asyncio.Task[int]]:
+    return [asyncio.create_task(batcher.submit(item)) for item in items]
+
+
+@asynccontextmanager
+async def lingering(work: Work, count: int = 9, **limits: int) -> AsyncIterator[Batcher[int, int]]:
+    """A batcher that for an hour waits for the `count` callers of its last batch."""
+    batcher = Batcher(work, linger=HOUR, **limits)
+    first, *others = callers(batcher, range(count + 1))
+    await turn_of_the_loop()
+    assert work.sizes == [1]
+    work.open.set()
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(first, *others)
+    assert work.sizes == [1, count]
+    work.batches.clear()
+    yield batcher
+    async with asyncio.timeout(DEADLINE):
+        await batcher.close()
+
+
+async def test_each_caller_gets_its_own_result(work: Work) -> None:
+    work.open.set()
+    batcher = Batcher(work, linger=SOON)
+    async with asyncio.timeout(DEADLINE):
+        assert await asyncio.gather(*callers(batcher, range(200))) == [2 * n for n in range(200)]
+    assert [item for batch in work.batches for item in batch] == list(range(200))
+
+
+async def test_callers_that_arrive_while_a_batch_runs_travel_together(work: Work) -> None:
+    batcher = Batcher(work, linger=HOUR)
+    waiting = callers(batcher, range(8))
+    await turn_of_the_loop()
+    work.open.set()
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(*waiting)
+    assert work.batches == [[0], [1, 2, 3, 4, 5, 6, 7]]
+
+
+async def test_an_item_that_fails_fails_alone(work: Work) -> None:
+    work.open.set()
+    work.failing = frozenset({3})
+    batcher = Batcher(work, linger=HOUR)
+    async with asyncio.timeout(DEADLINE):
+        results = await asyncio.gather(*callers(batcher, range(6)), return_exceptions=True)
+    failure = results.pop(3)
+    assert isinstance(failure, InvalidArgument)
+    assert failure.message == "3"
+    assert results == [0, 2, 4, 8, 10]
+
+
+async def test_a_batch_that_fails_fails_its_callers_and_no_others(work: Work) -> None:
+    gate = asyncio.Event()
+
+    async def fail_at_first(items: Sequence[int]) -> list[int | InvalidArgument]:
+        if 0 in items:
+            await gate.wait()
+            raise Unavailable("AWAY", "away")
+        return await work(items)
+
+    work.open.set()
+    batcher = Batcher(fail_at_first, linger=HOUR)
+    waiting = callers(batcher, range(3))
+    await turn_of_the_loop()
+    gate.set()
+    async with asyncio.timeout(DEADLINE):
+        failure, *results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(failure, Unavailable)
+    assert results == [2, 4]
+
+
+@pytest.mark.parametrize("answer", [[], [1, 2]])
+async def test_a_batch_that_loses_results_fails_rather_than_mixes_them_up(
+    answer: list[int],
+) -> None:
+    async def lose(_: Sequence[int]) -> list[int]:
+        return answer
+
+    with pytest.raises(Internal):
+        await Batcher[int, int](lose).submit(7)
+
+
+async def test_callers_of_a_batch_that_was_cancelled_are_not_left_waiting() -> None:
+    # As a gRPC call is when its channel is closed.
+    async def be_cancelled(_: Sequence[int]) -> list[int]:
+        raise asyncio.CancelledError
+
+    (caller,) = callers(Batcher[int, int](be_cancelled), [7])
+    await asyncio.wait({caller}, timeout=DEADLINE)
+    assert isinstance(caller.exception(), Unavailable)
+
+
+async def test_a_caller_that_gives_up_does_not_stop_its_batch(work: Work) -> None:
+    batcher = Batcher(work, linger=HOUR)
+    running, queued, other = callers(batcher, [1, 2, 3])
+    await turn_of_the_loop()
+    running.cancel()
+    queued.cancel()
+    await turn_of_the_loop()
+    work.open.set()
+    async with asyncio.timeout(DEADLINE):
+        assert await other == 6
+    assert work.batches == [[1], [2, 3]]
+    assert running.cancelled()
+    assert queued.cancelled()
+
+
+async def test_more_than_may_wait_are_refused(work: Work) -> None:
+    batcher = Batcher(work, linger=HOUR, max_queue=3)
+    taken = callers(batcher, range(4))
+    await turn_of_the_loop()
+    with pytest.raises(ResourceExhausted) as refused:
+        await batcher.submit(4)
+    assert refused.value.reason == "OVERLOADED"
+    work.open.set()
+    async with asyncio.timeout(DEADLINE):
+        assert await asyncio.gather(*taken) == [0, 2, 4, 6]
+        assert await batcher.submit(4) == 8
+
+
+async def test_a_batch_is_never_larger_than_allowed(work: Work) -> None:
+    batcher = Batcher(work, linger=SOON, max_items=4)
+    waiting = callers(batcher, range(10))
+    await turn_of_the_loop()
+    work.open.set()
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(*waiting)
+    assert work.sizes == [1, 4, 4, 1]
+
+
+async def test_no_more_batches_run_at_once_than_allowed(work: Work) -> None:
+    batcher = Batcher(work, linger=HOUR, max_items=2, max_in_flight=3)
+    waiting = callers(batcher, range(12))
+    await turn_of_the_loop()
+    assert work.at_once == 3
+    work.open.set()
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(*waiting)
+    assert work.most_at_once == 3
+
+
+async def test_after_a_small_batch_nobody_waits(work: Work) -> None:
+    work.open.set()
+    batcher = Batcher(work, linger=HOUR, busy_above=8)
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(*callers(batcher, range(9)))
+        assert work.sizes == [1, 8]
+        assert await batcher.submit(1) == 2
+
+
+async def test_after_a_big_batch_the_next_one_waits_for_the_callers_that_left(work: Work) -> None:
+    async with lingering(work, count=9) as batcher:
+        waiting = callers(batcher, range(8))
+        await turn_of_the_loop()
+        assert work.batches == []
+        waiting += callers(batcher, [8])
+        async with asyncio.timeout(DEADLINE):
+            assert await asyncio.gather(*waiting) == [2 * n for n in range(9)]
+        assert work.sizes == [9]
+
+
+async def test_those_queued_are_expected_beside_the_callers_that_left(work: Work) -> None:
+    async with lingering(work, count=9) as batcher:
+        work.open.clear()
+        waiting = callers(batcher, range(12))
+        await turn_of_the_loop()
+        assert work.sizes == [9]
+        work.open.set()
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.gather(*waiting[:9])
+        waiting += callers(batcher, range(8))
+        await turn_of_the_loop()
+        assert work.sizes == [9]
+        waiting += callers(batcher, [8])
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.gather(*waiting)
+        assert work.sizes == [9, 12]
+
+
+async def test_a_full_batch_waits_for_nobody(work: Work) -> None:
+    async with lingering(work, count=9, max_items=9) as batcher:
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.gather(*callers(batcher, range(9)))
+        assert work.sizes == [9]
+
+
+async def test_callers_that_do_not_come_back_are_waited_for_only_so_long(work: Work) -> None:
+    work.open.set()
+    batcher = Batcher(work, linger=SOON)
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(*callers(batcher, range(21)))
+        assert work.sizes == [1, 20]
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        assert await batcher.submit(1) == 2
+    assert loop.time() - started >= SOON / 2
+
+
+async def test_callers_that_trickle_in_for_ever_do_not_hold_the_batch_for_ever(work: Work) -> None:
+    work.open.set()
+    batcher = Batcher(work, linger=SOON)
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(*callers(batcher, range(1001)))
+        work.batches.clear()
+        trickle: list[asyncio.Task[int]] = []
+        while not work.batches:
+            trickle += callers(batcher, [1])
+            await asyncio.sleep(SOON / 4)
+        assert len(trickle) < 1000
+        await batcher.close()
+        await asyncio.gather(*trickle)
+
+
+async def test_closing_finishes_what_was_taken_and_takes_no_more(work: Work) -> None:
+    batcher = Batcher(work, linger=HOUR, max_items=2)
+    taken = callers(batcher, range(6))
+    await turn_of_the_loop()
+    closing = asyncio.create_task(batcher.close())
+    await turn_of_the_loop()
+    assert not closing.done()
+    with pytest.raises(Unavailable) as refused:
+        await batcher.submit(6)
+    assert refused.value.reason == "SHUTTING_DOWN"
+    work.open.set()
+    async with asyncio.timeout(DEADLINE):
+        await closing
+    assert [task.result() for task in taken] == [0, 2, 4, 6, 8, 10]
+
+
+async def test_closing_does_not_wait_for_callers_that_may_come_back(work: Work) -> None:
+    async with lingering(work) as batcher:
+        taken = callers(batcher, [7])
+        await turn_of_the_loop()
+        assert work.batches == []
+        async with asyncio.timeout(DEADLINE):
+            await batcher.close()
+        assert [task.result() for task in taken] == [14]
+
+
+async def test_closing_an_idle_batcher_returns_at_once(work: Work) -> None:
+    async with asyncio.timeout(DEADLINE):
+        await Batcher(work).close()
+    assert work.batches == []
+
+
+async def test_a_batch_runs_in_the_context_of_none_of_its_callers(work: Work) -> None:
+    work.open.set()
+    batcher = Batcher(work)
+    with bound(CallContext("request-of-one")):
+        await batcher.submit(1)
+    assert work.contexts == [CallContext()]
+
+
+@given(
+    items=st.lists(st.integers(0, 99), max_size=60),
+    failing=st.frozensets(st.integers(0, 99), max_size=40),
+    giving_up=st.sets(st.integers(0, 59)),
+    max_items=st.integers(1, 12),
+    max_in_flight=st.integers(1, 3),
+    busy_above=st.integers(0, 8),
+    turns=st.integers(0, 3),
+    pause_every=st.integers(1, 20),
+)
+async def test_whatever_happens_every_caller_gets_what_is_its_own(
+    *,
+    items: list[int],
+    failing: frozenset[int],
+    giving_up: set[int],
+    max_items: int,
+    max_in_flight: int,
+    busy_above: int,
+    turns: int,
+    pause_every: int,
+) -> None:
+    work = Work(failing=failing, turns=turns)
+    work.open.set()
+    batcher = Batcher(
+        work,
+        max_items=max_items,
+        max_in_flight=max_in_flight,
+        busy_above=busy_above,
+        linger=0.001,
+    )
+    tasks: list[asyncio.Task[int]] = []
+    async with asyncio.timeout(DEADLINE):
+        for position, item in enumerate(items):
+            tasks += callers(batcher, [item])
+            if position % pause_every == 0:
+                await turn_of_the_loop(1)
+            if position in giving_up:
+                await turn_of_the_loop(1)
+                tasks[position].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await batcher.close()
+    for item, task in zip(items, tasks, strict=True):
+        if not task.cancelled():
+            failure = task.exception()
+            assert (failure is None) == (item not in failing)
+            assert str(failure) == str(item) if failure else task.result() == 2 * item
+    # Each is processed once and in turn, whether or not its caller still waits.
+    taken = [item for batch in work.batches for item in batch]
+    assert taken == items
+    assert max(work.sizes, default=0) <= max_items
+    assert work.most_at_once <= max_in_flight

@@ -1,0 +1,94 @@
+"""Rate limits: against guessing, without locking the owner out."""
+
+import pytest
+
+from api_gateway.problems import Problem
+from api_gateway.rate_limits import RateLimits
+from service_kit.errors import Unauthenticated, Unavailable
+
+HOME, ATTACKER = "192.0.2.1", "198.51.100.9"
+OWNER = "ada@example.com"
+
+
+async def attempt(limits: RateLimits, address: str, email: str, *, right: bool = False) -> str:
+    """What a log-in comes to: "in", "wrong" or "limited"."""
+    wrong = Unauthenticated("INVALID_CREDENTIALS", "wrong")
+    try:
+        async with limits.login(address, email):
+            if not right:
+                raise wrong
+    except Unauthenticated:
+        return "wrong"
+    except Problem as problem:
+        refused = problem.status == 429 and int(problem.headers["Retry-After"]) >= 1
+        return "limited" if refused else repr(problem)
+    return "in"
+
+
+async def test_wrong_passwords_for_an_account_from_an_address_are_limited() -> None:
+    limits = RateLimits("100/day", "3/day", "100/hour")
+    results = [await attempt(limits, HOME, OWNER) for _ in range(5)]
+    assert results == ["wrong", "wrong", "wrong", "limited", "limited"]
+    assert await attempt(limits, HOME, OWNER, right=True) == "limited"
+
+
+async def test_the_case_and_spaces_of_an_e_mail_make_no_other_account() -> None:
+    limits = RateLimits("100/day", "2/day", "100/hour")
+    await attempt(limits, HOME, OWNER)
+    await attempt(limits, HOME, f" {OWNER.upper()} ")
+    assert await attempt(limits, HOME, OWNER) == "limited"
+
+
+async def test_a_right_password_gives_the_tries_back() -> None:
+    limits = RateLimits("100/day", "3/day", "100/hour")
+    for _ in range(5):
+        await attempt(limits, HOME, OWNER)
+        assert await attempt(limits, HOME, OWNER, right=True) == "in"
+
+
+async def test_an_attacker_elsewhere_does_not_lock_the_owner_out() -> None:
+    limits = RateLimits("1000/day", "5/day", "10/hour")
+    assert await attempt(limits, HOME, OWNER, right=True) == "in"
+    for number in range(30):
+        await attempt(limits, f"198.51.100.{number}", OWNER)
+    assert await attempt(limits, "203.0.113.1", OWNER) == "limited"
+    assert await attempt(limits, HOME, OWNER, right=True) == "in"
+
+
+async def test_guesses_from_many_addresses_count_together() -> None:
+    limits = RateLimits("1000/day", "5/day", "10/hour")
+    results = [await attempt(limits, f"198.51.100.{number}", OWNER) for number in range(12)]
+    assert results.count("wrong") == 10
+    assert results[-1] == "limited"
+
+
+async def test_an_address_may_not_try_many_accounts() -> None:
+    limits = RateLimits("4/day", "5/day", "10/hour")
+    results = [await attempt(limits, ATTACKER, f"user{number}@x.y") for number in range(6)]
+    assert results == ["wrong"] * 4 + ["limited"] * 2
+    assert await attempt(limits, HOME, "user0@x.y", right=True) == "in"
+
+
+async def test_a_network_of_ipv6_addresses_is_one_client() -> None:
+    limits = RateLimits("3/day", "5/day", "10/hour")
+    results = [await attempt(limits, f"2001:db8:1:2::{n:x}", f"u{n}@x.y") for n in range(1, 6)]
+    assert results == ["wrong"] * 3 + ["limited"] * 2
+    assert await attempt(limits, "2001:db8:1:3::1", OWNER) == "wrong"
+
+
+async def test_a_failure_of_ours_does_not_count_against_the_account() -> None:
+    limits = RateLimits("100/day", "50/day", "2/hour")
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            async with limits.login(HOME, OWNER):
+                raise Unavailable("UNAVAILABLE", "away")
+    assert await attempt(limits, ATTACKER, OWNER, right=True) == "in"
+
+
+async def test_registrations_from_an_address_are_limited() -> None:
+    limits = RateLimits("2/day", "5/day", "10/hour")
+    await limits.registration(HOME)
+    await limits.registration(HOME)
+    await limits.registration(ATTACKER)
+    with pytest.raises(Problem, match="Too many tries"):
+        await limits.registration(HOME)

@@ -1,0 +1,137 @@
+"""What the API accepts, and how it points at what it does not."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api_gateway import schemas
+from api_gateway.handlers.orders import preferred_wait
+from api_gateway.problems import Problem
+from api_gateway.routing import validated
+
+
+def pointers(model: Any, data: object) -> list[str]:
+    with pytest.raises(Problem) as raised:
+        validated(model, data, "invalid_body")
+    assert raised.value.status == 422
+    return [fault["pointer"] for fault in raised.value.errors]
+
+
+def item(**changes: object) -> dict[str, object]:
+    return {"product_id": 1, "quantity": 1, **changes}
+
+
+def test_an_order_is_read() -> None:
+    order = validated(
+        schemas.NewOrder,
+        {"items": [item(unit_price="19.99", unknown=1), item(unit_price=20)], "note": "ignored"},
+        "invalid_body",
+    )
+    assert isinstance(order, schemas.NewOrder)
+    assert [one.unit_price for one in order.items] == [1_999, 2_000]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ([], [""]),
+        ({}, ["/items"]),
+        ({"items": []}, ["/items"]),
+        ({"items": [item()] * 101}, ["/items"]),
+        ({"items": [item(), {"product_id": 0}]}, ["/items/1/product_id", "/items/1/quantity"]),
+        ({"items": [item(unit_price="1.999")]}, ["/items/0/unit_price"]),
+        *(
+            ({"items": [item(quantity=wrong)]}, ["/items/0/quantity"])
+            for wrong in (0, -1, 1_000_001, 1.0, True, "1", None, 1e20)
+        ),
+        *(
+            ({"items": [item(product_id=wrong)]}, ["/items/0/product_id"])
+            for wrong in (0, 2**63, 1.5, "1")
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_wrong_order_is_pointed_at(data: object, expected: list[str]) -> None:
+    assert pointers(schemas.NewOrder, data) == expected
+
+
+def test_a_product_keeps_within_its_bounds() -> None:
+    product = {"name": "Laptop", "price": "500.00", "stock": 10}
+    assert validated(schemas.NewProduct, product, "invalid_body")
+    for field, wrong in [
+        ("name", ""),
+        ("name", " \t"),
+        ("name", "x" * 201),
+        ("name", "nul\0"),
+        ("price", "10000000000.01"),
+        ("price", -1),
+        ("stock", -1),
+        ("stock", 10**12 + 1),
+        ("id", 2**53),
+        ("description", "x" * 5001),
+        ("description", "\0"),
+    ]:
+        assert pointers(schemas.NewProduct, {**product, field: wrong}) == [f"/{field}"]
+
+
+def test_a_change_changes_something() -> None:
+    assert pointers(schemas.ProductChanges, {}) == [""]
+    assert pointers(schemas.ProductChanges, {"stock": 5}) == [""]
+    assert pointers(schemas.ProductChanges, {"name": None}) == ["/name"]
+    changes = validated(schemas.ProductChanges, {"price": "1.00"}, "invalid_body")
+    assert changes.model_fields_set == {"price"}
+
+
+def test_an_adjustment_moves_something() -> None:
+    for delta in (0, 10**12 + 1, 1.5):
+        assert pointers(schemas.StockAdjustment, {"delta": delta, "reason": "x"}) == ["/delta"]
+
+
+@pytest.mark.parametrize("email", ["a@b", " Ada@Example.COM ", "ü@bücher.example"])
+def test_an_e_mail_has_a_local_part_and_a_domain(email: str) -> None:
+    data = {"email": email, "password": "x" * 10, "name": "Ada"}
+    assert validated(schemas.Registration, data, "invalid_body")
+
+
+@pytest.mark.parametrize("email", ["", "a", "@b", "a@", "a@b@c", "a b@c", "a@b..c", "a\0@b", 7])
+def test_anything_else_is_no_e_mail(email: object) -> None:
+    data = {"email": email, "password": "x" * 10, "name": "Ada"}
+    assert pointers(schemas.Registration, data) == ["/email"]
+
+
+@pytest.mark.parametrize("size", ["0", "101", "-1", "1.0", " 1", "+1", "1_0", "", "x"])
+def test_a_page_size_is_1_to_100(size: str) -> None:
+    assert pointers(schemas.Page, {"page_size": size}) == ["/page_size"]
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+                    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
+def test_no_input_does_worse_than_a_422(data: object) -> None:
+    for model in (schemas.NewOrder, schemas.NewProduct, schemas.OrderForUser, schemas.Registration):
+        assert all(pointer.startswith(("/", "")) for pointer in pointers(model, data))
+
+
+def test_lone_surrogates_are_not_json() -> None:
+    with pytest.raises(orjson.JSONDecodeError):
+        orjson.loads(b'"\\ud800"')
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        (["wait=5"], 5),
+        (["respond-async, WAIT = 7"], 7),
+        (["return=minimal; foo", 'wait="3"'], 3),
+        (["wait=99999"], 30),
+        (["wait=0"], 0),
+        (["wait=-1"], 0),
+        (["wait=x"], 0),
+        (["await=5"], 0),
+        ([], 0),
+    ],
+)
+def test_prefer_wait_is_read_and_capped(values: list[str], seconds: int) -> None:
+    assert preferred_wait(values) == seconds
