@@ -7,19 +7,22 @@ against the public path.
 """
 
 import asyncio
+import struct
 from asyncio import FIRST_COMPLETED, Future
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import aiormq
 from aiormq.abc import AbstractChannel, ChannelFrame
 from pamqp import commands
-from pamqp.body import ContentBody
-from pamqp.common import FieldTable
-from pamqp.header import ContentHeader
 
-PERSISTENT = 2
+_BASIC = 60
+_FRAME = struct.Struct(">BHL")
+_HEADER = struct.Struct(">HHQH")
+_PERSISTENT = b"\x02"
+_PROPERTIES = sum(1 << bit for bit in (15, 13, 12, 7, 5))
+"""Content type, headers, delivery mode, message id and type are present, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Message:
     routing_key: str
     body: bytes
     content_type: str
-    headers: FieldTable
+    headers: Mapping[str, str]
 
 
 async def publish_batch(
@@ -88,8 +91,11 @@ class _Batch:
     """Writes messages as one chunk; `finished` is done when each is confirmed or refused."""
 
     def __init__(self, channel: aiormq.Channel, exchange: str, messages: Sequence[Message]) -> None:
-        frames = [frame for message in messages for frame in _frames(channel, exchange, message)]
-        chunk = ChannelFrame.marshall(frames=frames, channel_number=channel.number)
+        chunk = b"".join(
+            frame
+            for message in messages
+            for frame in _encode(message, exchange, channel.number, channel.max_content_size)
+        )
         self.finished = asyncio.get_running_loop().create_future()
         self._left = len(messages)
         self._confirmations = [_Confirmation(self) for _ in messages]
@@ -99,7 +105,7 @@ class _Batch:
             channel.delivery_tag += 1
             channel.confirmations[channel.delivery_tag] = cast("Future[object]", confirmation)
             channel.message_id_delivery_tag[message_id] = channel.delivery_tag
-        channel.write_queue.put_nowait(chunk)
+        channel.write_queue.put_nowait(ChannelFrame(payload=chunk, should_close=False))
 
     def settled_one(self) -> None:
         self._left -= 1
@@ -115,16 +121,38 @@ class _Batch:
         ]
 
 
-def _frames(
-    channel: aiormq.Channel, exchange: str, message: Message
-) -> Iterator[commands.Basic.Publish | ContentHeader | ContentBody]:
-    properties = commands.Basic.Properties(
-        content_type=message.content_type,
-        headers=message.headers,
-        delivery_mode=PERSISTENT,
-        message_id=message.id,
-        message_type=message.routing_key,
+def _encode(message: Message, exchange: str, channel: int, largest_body: int) -> Iterator[bytes]:
+    """The method, header and body frames of one publish (AMQP 0-9-1, sections 2.3.5 and 4.2).
+
+    Written out because pamqp's general encoder takes ten times as long.
+    """
+    key = _short(message.routing_key)
+    method = b"\0\x3c\0\x28\0\0" + _short(exchange) + key + b"\x01"
+    table = b"".join(
+        _short(name) + b"S" + _long(value.encode()) for name, value in message.headers.items()
     )
-    yield commands.Basic.Publish(exchange=exchange, routing_key=message.routing_key, mandatory=True)
-    yield ContentHeader(properties=properties, body_size=len(message.body))
-    yield from channel._split_body(message.body)  # noqa: SLF001 - see the module's docstring
+    properties = (
+        _short(message.content_type)
+        + _long(table)
+        + _PERSISTENT
+        + _short(message.id)
+        + key  # the type
+    )
+    header = _HEADER.pack(_BASIC, 0, len(message.body), _PROPERTIES) + properties
+    yield _frame(1, channel, method)
+    yield _frame(2, channel, header)
+    for start in range(0, len(message.body), largest_body):
+        yield _frame(3, channel, message.body[start : start + largest_body])
+
+
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return _FRAME.pack(kind, channel, len(payload)) + payload + b"\xce"
+
+
+def _short(text: str) -> bytes:
+    data = text.encode()
+    return bytes((len(data),)) + data
+
+
+def _long(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
