@@ -216,4 +216,4 @@ class ProductQuery(Page):
 class OrderQuery(Page):
     """Which orders: those of a status, or all."""
 
-    status: OrderStatus | Literal[""] = ""
+    status: Literal[OrderStatus, ""] = ""

@@ -51,7 +51,7 @@ class Settings(ServiceSettings):
     """An Ed25519 key in PEM: tokens are then signed with EdDSA instead of JWT_SECRET."""
     jwt_secret: SecretStr = Field(SecretStr(""), validate_default=True)
 
-    batch_max_items: int = Field(64, ge=1, le=1000)
+    batch_max_items: int = Field(256, ge=1, le=1000)
     batch_linger_seconds: float = Field(0.010, ge=0, le=1)
 
     login_rate: Rate = "100/minute"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import aio_pika
 import stamina
@@ -109,6 +110,9 @@ class Subscriber:
         if events:
             found = await self._handle(events)
             poison += [(readable[position], reason) for position, reason in found.items()]
+            # One line for all: a line for each would cost more than handling it.
+            handled = [(e.order_id, e.kind, e.caller.request_id) for e in events]
+            log.info("events handled", events=handled)
         for message, reason in poison:
             await _dead_letter(dead_letters, message, reason)
 
@@ -136,7 +140,7 @@ async def _dead_letter(
         type=properties.message_type,
         content_type=properties.content_type,
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        headers={**(properties.headers or {}), REASON_HEADER: str(error)[:1000]},
+        headers={**_writable(properties.headers or {}), REASON_HEADER: str(error)[:1000]},
     )
     async for attempt in stamina.retry_context(
         on=BROKER_FAILURES, attempts=None, timeout=None, wait_max=2.0
@@ -144,3 +148,14 @@ async def _dead_letter(
         with attempt:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 await exchange.publish(copy, message.routing_key or "", mandatory=True)
+
+
+def _writable(value: Any) -> Any:
+    """Header values as they can be written again: text that is no UTF-8 was read as bytes."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, dict):
+        return {key: _writable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_writable(each) for each in value]
+    return value

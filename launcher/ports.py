@@ -1,12 +1,14 @@
 """TCP ports: which are free, and whose variable moves a taken one."""
 
 import errno
+import random
 import socket
 
 from launcher.problem import Problem
 
 _LOOPBACK = "127.0.0.1"
 HIGHEST = 65535
+_OWN_RANGE = range(20_000, 32_000)
 
 
 def local_address(bind_host: str) -> str:
@@ -16,9 +18,16 @@ def local_address(bind_host: str) -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nothing uses now."""
-    with socket.create_server((_LOOPBACK, 0)) as server:
-        return int(server.getsockname()[1])
+    """A port of the loopback interface that nothing uses now.
+
+    Below those that the system hands out by itself (from 32768 on Linux), so that it is still free
+    when a server which was killed comes back to it.
+    """
+    candidates = random.sample(_OWN_RANGE, k=len(_OWN_RANGE))
+    port = next((port for port in candidates if is_free(port)), None)
+    if port is None:
+        raise Problem(f"no port from {_OWN_RANGE.start} to {_OWN_RANGE.stop - 1} is free")
+    return port
 
 
 def is_free(port: int, host: str = _LOOPBACK) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -35,6 +36,8 @@ from service_kit.errors import (
     ServiceError,
 )
 from service_kit.pagination import decode_token, encode_token, invalid_token, page_size
+
+log = structlog.get_logger(__name__)
 
 MAX_BATCH = 1_000
 MAX_WAIT_SECONDS = 30.0
@@ -82,6 +85,9 @@ async def create_orders(shop: Shop, drafts: Sequence[Draft]) -> list[Order | Ser
     async with autocommit(shop.engine) as connection:
         stored = await storage.insert_orders(connection, new, shop.next_offer_at(now))
     shop.wakeups.announce(())
+    # One line for all: a line for each would cost as much as storing it.
+    accepted = [(o.id, draft.caller.request_id) for o, draft, _ in new if o.id in stored]
+    log.info("orders accepted", orders=accepted)
     if len(stored) < len(new):
         known = await _known(shop, valid)
     return [
@@ -174,6 +180,9 @@ async def settle_orders(shop: Shop, settlements: Sequence[Settlement]) -> dict[u
         if len(moved) < len(pending):
             found = await storage.load_headers(connection, ids)
     shop.wakeups.announce(moved)
+    if moved:
+        settled = [(o.id, o.status, callers[o.id].request_id) for o in pending if o.id in moved]
+        log.info("orders settled", orders=settled)
     return {
         order.id: (moves[order.id] if order.id in moved else order).status
         for order in found.values()

@@ -235,7 +235,7 @@ class NewOrderItem(_message.Message):
     quantity: _builtins.int
     """1 to 1,000,000; repeated products are added up."""
     unit_price_cents: _builtins.int
-    """What the client believes the price to be; ABORTED/PRICE_CHANGED if it is another."""
+    """What the client believes the price to be; FAILED_PRECONDITION/PRICE_CHANGED if it is another."""
     def __init__(
         self,
         *,

@@ -25,6 +25,8 @@ CONNECT_SECONDS = 3.0
 STATEMENT_SECONDS = 8.0
 
 _CONFLICTS = {"40001": "serialization failure", "40P01": "deadlock"}
+_CLOSED = ("25006", "55000")
+"""A server that became a read-only replica, a database closed to connections: both pass."""
 
 
 @asynccontextmanager
@@ -109,7 +111,7 @@ def as_service_error(error: Exception) -> ServiceError | None:
         return Aborted("DATABASE_CONFLICT", _CONFLICTS[state])
     # Classes of https://www.postgresql.org/docs/current/errcodes-appendix.html: connection,
     # insufficient resources, operator intervention, system error.
-    if state[:2] in ("08", "53", "57", "58"):
+    if state[:2] in ("08", "53", "57", "58") or state in _CLOSED:
         return Unavailable("DATABASE_UNAVAILABLE", "the database does not answer", state=state)
     lost = (OSError, TimeoutError, PoolTimeoutError, asyncpg.InterfaceError)
     if isinstance(cause, lost) or (isinstance(error, DBAPIError) and not state):

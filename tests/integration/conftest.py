@@ -47,9 +47,7 @@ async def world(
             ) as orders,
         ):
             email = f"{uuid.uuid4().hex}@example.com"
-            request = user_pb.RegisterUserRequest(
-                email=email, password="a long password", name="A"
-            )
+            request = user_pb.RegisterUserRequest(email=email, password="a long password", name="A")
             user = await ask(users.stub.RegisterUser, request)
             await publish_probe(producer)
             yield World(

@@ -40,7 +40,6 @@ from tests.integration.world import (
 from tests.support.infrastructure import Infrastructure
 from tests.support.services import (
     ask,
-    consumer_running,
     orders_running,
     producer_running,
 )
@@ -87,10 +86,6 @@ async def consumers(world: World) -> int:
     async with amqp_channel(world.broker) as channel:
         declared = await channel.declare_queue(INVENTORY_QUEUE, passive=True)
         return declared.declaration_result.consumer_count or 0
-
-
-async def stopped_consuming(world: World) -> None:
-    await eventually(lambda: consumers(world), lambda count: count == 0)
 
 
 async def stock_is(world: World, product: int, stock: int) -> None:
@@ -325,11 +320,11 @@ class NotText(str):
 async def test_a_dead_letter_keeps_what_is_needed_to_send_it_again(
     world: World, consumer: str
 ) -> None:
-    headers = {
+    headers: Json = {
         "traceparent": TRACEPARENT,
         "x-request-id": "request-1",
         # As on a message that was a dead letter before.
-        "x-death": [{"count": 1, "queue": INVENTORY_QUEUE, "routing-keys": [ORDER_CREATED]}],
+        "x-death": [{"count": 1, "queue": NotText(), "routing-keys": [ORDER_CREATED]}],
         "number": 2**40,
         "fraction": 0.5,
         "flag": True,
@@ -431,7 +426,7 @@ async def test_when_the_orders_are_away_after_the_stock_was_taken_they_are_settl
         placed = await world.place({product: 1}, times=5)
         await world.queued(5)
         async with world.consuming(orders=address):
-            await stock_is(world, product, 95)
+            await eventually(lambda: world.stock(product), lambda stock: stock < 100)
             assert await world.statuses(placed, wait=0) == {"PENDING"}
             await proxy.resume()
             assert await world.statuses(placed) == {"CONFIRMED"}
@@ -445,7 +440,8 @@ async def test_a_batch_whose_connection_was_killed_is_delivered_again_and_applie
     product = await world.product(100)
     async with (
         proxied(world.orders.address) as (proxy, address),
-        world.consuming(orders=address),
+        proxied(world.broker.url) as (broker, url),
+        world.consuming(orders=address, broker_url=url),
         management(world.broker) as page,
     ):
         assert await world.statuses(await world.place({product: 1})) == {"CONFIRMED"}
@@ -453,7 +449,11 @@ async def test_a_batch_whose_connection_was_killed_is_delivered_again_and_applie
         placed = await world.place({product: 1}, times=5)
         await proxy.holding()  # stock is taken, and the settlements hang
         await page.kill("consumer_service")
-        await stopped_consuming(world)
+
+        async def connections() -> int:
+            return broker.accepted
+
+        await eventually(connections, lambda count: count == 2)
         await proxy.resume()
         assert await world.statuses(placed) == {"CONFIRMED"}
     assert await world.movements(product) == [100] + [-1] * 6
@@ -513,20 +513,16 @@ async def test_a_consumer_started_before_the_topology_consumes_once_it_is_there(
     world: World, infrastructure: Infrastructure
 ) -> None:
     product = await world.product(10)
-    async with infrastructure.virtual_host() as fresh:
-        async with (
-            consumer_running(
-                fresh.url,
-                inventory_address=world.inventory.address,
-                orders_address=world.orders.address,
-            ),
-            producer_running(fresh.url) as (_, stub),
-        ):
-            await publish_probe(stub)
-            (placed,) = await world.place({product: 4})
-            await world.queued(1)
-            await put(fresh, *await taken_out(world))
-            assert await world.statuses([placed]) == {"CONFIRMED"}
+    async with (
+        infrastructure.virtual_host() as fresh,
+        world.consuming(broker_url=fresh.url),
+        producer_running(fresh.url) as (_, stub),
+    ):
+        await publish_probe(stub)
+        (placed,) = await world.place({product: 4})
+        await world.queued(1)
+        await put(fresh, *await taken_out(world))
+        assert await world.statuses([placed]) == {"CONFIRMED"}
 
 
 async def test_two_consumers_share_the_work_and_take_each_stock_once(world: World) -> None:
@@ -549,15 +545,21 @@ async def test_stopping_finishes_and_acks_the_batch_in_hand_and_takes_no_more(
         in_hand = await world.place({product: 1})
         await proxy.holding()  # stock is taken, and the settlement hangs
         fetched = await world.place({product: 1}, times=3)
+        await world.published()
+        await world.queued(0)
         stopping = asyncio.create_task(stack.aclose())
-        await stopped_consuming(world)
-        late = await world.place({product: 1})
-        await world.queued(1)
+
+        async def untouched() -> int:
+            fetched.extend(await world.place({product: 1}))
+            await world.published()
+            return await ready(world.broker)
+
+        await eventually(untouched)
         await proxy.resume()
         await stopping
     assert await world.statuses(in_hand, wait=0) == {"CONFIRMED"}
-    assert await world.statuses(fetched + late, wait=0) == {"PENDING"}
-    assert await ready(world.broker) == 4
+    assert await world.statuses(fetched, wait=0) == {"PENDING"}
+    assert await ready(world.broker) == len(fetched)
 
 
 async def test_an_idle_consumer_stops_at_once(world: World) -> None:
@@ -578,7 +580,7 @@ async def test_stopping_gives_up_a_batch_that_cannot_be_finished_and_it_is_deliv
         placed = await world.place({product: 1}, times=5)
         await world.queued(5)
         async with world.consuming(orders=address):
-            await stock_is(world, product, 95)
+            await eventually(lambda: world.stock(product), lambda stock: stock < 100)
             started = time.monotonic()
         assert time.monotonic() - started < 3
     await world.queued(5)

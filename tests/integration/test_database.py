@@ -94,9 +94,15 @@ async def terminate(engine: AsyncEngine, *pids: int) -> None:
             assert await connection.scalar(gone, {"pid": each})
 
 
-async def sleep_in(engine: AsyncEngine) -> None:
+async def execute(engine: AsyncEngine, *statements: str) -> None:
+    """Run statements in one transaction."""
     async with transaction(engine) as connection:
-        await connection.execute(text("SELECT pg_sleep(30)"))
+        for statement in statements:
+            await connection.execute(text(statement))
+
+
+async def sleep_in(engine: AsyncEngine) -> None:
+    await execute(engine, "SELECT pg_sleep(30)")
 
 
 @pytest.mark.parametrize("how", ["terminated", "cancelled"])
@@ -119,30 +125,34 @@ async def test_a_statement_cut_short_by_an_operator_is_unavailable(
 async def test_a_session_terminated_between_statements_is_unavailable_and_rolled_back(
     engine: AsyncEngine,
 ) -> None:
-    with pytest.raises(Unavailable):
+    async def cut_off() -> None:
         async with transaction(engine) as connection:
             await connection.execute(text("UPDATE account SET amount = 0"))
             await terminate(engine, await pid(connection))
             await connection.execute(text("UPDATE account SET amount = 1"))
+
+    with pytest.raises(Unavailable):
+        await cut_off()
     async with transaction(engine) as connection:
         assert list(await connection.scalars(text("SELECT amount FROM account"))) == [100, 100]
 
 
 async def test_a_session_terminated_before_the_commit_is_unavailable(engine: AsyncEngine) -> None:
-    with pytest.raises(Unavailable):
+    async def cut_off() -> None:
         async with transaction(engine) as connection:
             await connection.execute(text("UPDATE account SET amount = 0"))
             await terminate(engine, await pid(connection))
 
+    with pytest.raises(Unavailable):
+        await cut_off()
 
-async def test_the_pool_replaces_sessions_that_died_in_it(
-    url: str, engine: AsyncEngine
-) -> None:
+
+async def test_the_pool_replaces_sessions_that_died_in_it(url: str, engine: AsyncEngine) -> None:
     async with engine.connect() as one, engine.connect() as two:
         pids = [await pid(one), await pid(two)]
     async with connected(url, "operator") as operator:
         await terminate(operator, *pids)
-    assert await asyncio.gather(answers(engine), answers(engine)) == [True, True]
+    assert all(await asyncio.gather(answers(engine), answers(engine)))
     async with autocommit(engine) as connection:
         assert await pid(connection) not in pids
 
@@ -150,7 +160,7 @@ async def test_the_pool_replaces_sessions_that_died_in_it(
 async def test_a_session_that_idled_too_long_in_a_transaction_is_unavailable(
     engine: AsyncEngine,
 ) -> None:
-    with pytest.raises(Unavailable):
+    async def idle() -> None:
         async with transaction(engine) as connection:
             own = await pid(connection)
             await connection.execute(text("SET idle_in_transaction_session_timeout = '20ms'"))
@@ -162,14 +172,15 @@ async def test_a_session_that_idled_too_long_in_a_transaction_is_unavailable(
 
             await eventually(alive, lambda found: found is None)
             await connection.execute(text("SELECT 1"))
+
+    with pytest.raises(Unavailable):
+        await idle()
     assert await answers(engine)
 
 
 async def test_the_servers_statement_timeout_is_unavailable(engine: AsyncEngine) -> None:
     with pytest.raises(Unavailable) as failure:
-        async with transaction(engine) as connection:
-            await connection.execute(text("SET LOCAL statement_timeout = '50ms'"))
-            await connection.execute(text("SELECT pg_sleep(30)"))
+        await execute(engine, "SET LOCAL statement_timeout = '50ms'", "SELECT pg_sleep(30)")
     assert failure.value.metadata == {"state": "57014"}
     assert await answers(engine)
 
@@ -181,9 +192,7 @@ async def test_the_clients_own_statement_deadline_is_unavailable(
     async with connected(url, "tests", pool_size=1) as impatient:
         started = time.monotonic()
         with pytest.raises(Unavailable):
-            async with transaction(impatient) as connection:
-                await connection.execute(text("SET LOCAL statement_timeout = 0"))
-                await connection.execute(text("SELECT pg_sleep(30)"))
+            await execute(impatient, "SET LOCAL statement_timeout = 0", "SELECT pg_sleep(30)")
         assert time.monotonic() - started < 2
         assert await answers(impatient)
 
@@ -244,6 +253,13 @@ async def test_a_database_closed_for_maintenance_is_unavailable(
         async with autocommit(admin) as connection:
             await connection.execute(text(f"{allow} true"))
         assert await answers(engine)
+
+
+async def test_a_server_that_became_a_read_only_replica_is_unavailable(
+    engine: AsyncEngine,
+) -> None:
+    with pytest.raises(Unavailable):
+        await execute(engine, "SET TRANSACTION READ ONLY", "UPDATE account SET amount = 0")
 
 
 async def test_a_reset_connection_is_unavailable_and_replaced(
@@ -313,13 +329,17 @@ async def test_a_deadlock_is_aborted_and_the_retried_operation_succeeds(
 
 
 async def test_a_serialization_failure_is_aborted(engine: AsyncEngine) -> None:
-    with pytest.raises(Aborted) as failure:
+    change = "UPDATE account SET amount = amount"
+
+    async def lose() -> None:
         async with transaction(engine) as connection:
             await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             await connection.execute(text("SELECT * FROM account"))
-            async with transaction(engine) as other:
-                await other.execute(text("UPDATE account SET amount = amount"))
-            await connection.execute(text("UPDATE account SET amount = amount"))
+            await execute(engine, change)
+            await connection.execute(text(change))
+
+    with pytest.raises(Aborted) as failure:
+        await lose()
     assert failure.value.reason == "DATABASE_CONFLICT"
 
 
@@ -339,8 +359,7 @@ async def test_a_conflict_that_does_not_go_away_is_reported_after_a_few_tries() 
 
 async def test_a_broken_constraint_passes_as_it_is(engine: AsyncEngine) -> None:
     with pytest.raises(IntegrityError):
-        async with transaction(engine) as connection:
-            await connection.execute(text("UPDATE account SET amount = -1"))
+        await execute(engine, "UPDATE account SET amount = -1")
 
 
 @pytest.mark.parametrize(

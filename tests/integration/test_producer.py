@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -62,6 +62,12 @@ async def producer(broker: Broker) -> "AsyncIterator[Stub]":
         yield stub
 
 
+@pytest_asyncio.fixture(autouse=True)
+async def empty_queues(broker: Broker, producer: "Stub") -> None:
+    for queue in (INVENTORY_QUEUE, AUDIT_QUEUE):
+        await purge(broker, queue)
+
+
 @pytest_asyncio.fixture
 async def behind_proxy(broker: Broker) -> "AsyncIterator[tuple[TcpProxy, Stub]]":
     """A producer that reaches the broker through a proxy."""
@@ -100,7 +106,6 @@ async def test_a_published_event_is_a_persistent_cloud_event_with_its_callers_co
 async def test_events_are_published_in_the_order_of_the_call(
     broker: Broker, producer: "Stub"
 ) -> None:
-    await purge(broker, AUDIT_QUEUE)
     sent = [event() for _ in range(200)]
     assert await publish(producer, *sent) == [None] * 200
     found = [each["properties"]["message_id"] for each in await peek(broker, AUDIT_QUEUE)]
@@ -145,9 +150,7 @@ async def test_an_event_that_comes_twice_in_one_call_is_published_once(
     ],
     ids=["no id", "id too long", "no type", "type too long", "no body", "too large", "header"],
 )
-async def test_an_invalid_event_fails_alone(
-    producer: "Stub", fault: dict[str, str | bytes]
-) -> None:
+async def test_an_invalid_event_fails_alone(producer: "Stub", fault: dict[str, Any]) -> None:
     invalid = event(**fault)
     assert await reasons(producer, event(), invalid, event()) == ["", "INVALID_EVENT", ""]
 
@@ -213,7 +216,6 @@ async def test_however_often_the_connection_drops_no_answer_is_a_fault_and_no_co
 ) -> None:
     """The connection drops while batches are under way, at whatever moment that happens to be."""
     proxy, stub = behind_proxy
-    await purge(broker, AUDIT_QUEUE)
     confirmed: set[str] = set()
     seen: set[str] = set()
     for _ in range(12):
@@ -277,17 +279,19 @@ async def test_headers_left_empty_are_left_out(broker: Broker, producer: "Stub")
     assert (await lying_in(broker, AUDIT_QUEUE))[sent.id]["properties"]["headers"] == {}
 
 
-async def test_a_body_is_published_byte_by_byte_as_it_is(
-    broker: Broker, producer: "Stub"
+@pytest.mark.parametrize("size", [0, 131_064, 131_072, 1024 * 1024 - 1000])
+async def test_bodies_are_published_byte_by_byte_as_they_are(
+    broker: Broker, producer: "Stub", size: int
 ) -> None:
-    body = json.dumps(envelope(ORDER_CREATED, "x", name="Grüße ☃"), indent=3).encode()
-    sent = event(body=body)
-    assert await publish(producer, sent) == [None]
+    """Large ones travel in several frames."""
+    whole = envelope(ORDER_CREATED, "x", name="Grüße ☃", padding="x" * size)
+    sent = [event(body=json.dumps(whole, indent=n).encode(), request_id="ß") for n in (1, 2, 3)]
+    assert await publish(producer, *sent) == [None] * 3
     async with amqp_channel(broker) as channel:
         queue = await channel.get_queue(INVENTORY_QUEUE)
-        while (message := await queue.get(no_ack=True)).message_id != sent.id:
-            pass
-    assert message.body == body
+        found = [await queue.get(no_ack=True) for _ in sent]
+    assert [message.body for message in found] == [each.body for each in sent]
+    assert [message.headers for message in found] == [{"x-request-id": "ß"}] * 3
 
 
 async def test_an_empty_call_is_answered_with_nothing(producer: "Stub") -> None:

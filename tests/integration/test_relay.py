@@ -73,9 +73,7 @@ async def relaying(
             yield runner
 
 
-def new_events(
-    count: int, type_: str = ORDER_CONFIRMED, body: bytes = b""
-) -> list[OutboxEvent]:
+def new_events(count: int, type_: str = ORDER_CONFIRMED, body: bytes = b"") -> list[OutboxEvent]:
     order_id = uuid.uuid4()
     raw = body or json.dumps(envelope(type_, order_id)).encode()
     return [OutboxEvent(uuid7(), order_id, type_, raw, Caller("r", "")) for _ in range(count)]
@@ -143,9 +141,7 @@ async def test_an_event_is_marked_only_after_the_brokers_confirm(
             await all_sent(engine)
 
 
-async def test_events_wait_for_a_producer_that_is_away(
-    broker: Broker, engine: AsyncEngine
-) -> None:
+async def test_events_wait_for_a_producer_that_is_away(broker: Broker, engine: AsyncEngine) -> None:
     port = free_port()
     ids = await add(engine, new_events(3))
     async with relaying(engine, f"127.0.0.1:{port}") as runner:

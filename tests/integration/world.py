@@ -11,6 +11,7 @@ from urllib.parse import quote
 import aio_pika
 import httpx
 from google.protobuf.duration_pb2 import Duration
+from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from proto import events as names
@@ -65,9 +66,7 @@ async def publish(
     """Publish; for each event None if it was confirmed, or why not."""
     answer = await ask(stub.PublishEvents, producer_pb.PublishEventsRequest(events=events))
     assert [result.id for result in answer.results] == [each.id for each in events]
-    return [
-        from_status(result.status) if result.status.code else None for result in answer.results
-    ]
+    return [from_status(result.status) if result.status.code else None for result in answer.results]
 
 
 async def publish_probe(stub: "ProducerServiceAsyncStub") -> None:
@@ -187,7 +186,7 @@ class Management:
         ]
 
     async def kill(self, service: str) -> None:
-        """Close a service's connection, as an operator may."""
+        """Close a service's connections, as an operator may."""
         found = await eventually(lambda: self.connections(service), within=15)
         for name in found:
             (await self.api.delete(f"/api/connections/{quote(name, safe='')}")).raise_for_status()
@@ -271,6 +270,16 @@ class World:
             **settings,
         ) as address:
             yield address
+
+    async def published(self) -> None:
+        """Return once every event written so far is in its queues."""
+        query = text("SELECT count(*) FROM outbox WHERE sent_at IS NULL")
+
+        async def unsent() -> int:
+            async with self.orders.engine.connect() as connection:
+                return int(await connection.scalar(query) or 0)
+
+        await eventually(unsent, lambda count: count == 0)
 
     async def queued(self, count: int) -> None:
         """Return once this many messages wait in inventory's queue."""

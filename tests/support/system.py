@@ -1,7 +1,6 @@
 """The whole system as users start it, with ways to look behind its back and to hurt it."""
 
 import asyncio
-import hashlib
 import os
 import random
 import re
@@ -9,6 +8,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ import httpx
 import psutil
 
 from launcher import orphans
-from tests.support.infrastructure import START, Broker
+from tests.support.infrastructure import CHECKOUT, START, Broker
 from tests.support.waiting import eventually
 
 PORTS = (
@@ -69,15 +69,15 @@ class Database:
 
     async def contents(self) -> dict[str, tuple[int, str]]:
         """For each table its number of rows and a checksum of them all."""
-        tables = await self.rows(
-            "SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+        tables = await self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        sums = (
+            f"SELECT '{table['tablename']}' AS name, count(*) AS rows,"  # noqa: S608
+            f" md5(string_agg(t::text, E'\\n' ORDER BY t::text)) AS checksum"
+            f' FROM "{table["tablename"]}" AS t'
+            for table in tables
         )
-        found = {}
-        for table in tables:
-            rows = await self.rows(f'SELECT t::text AS row FROM "{table["name"]}" AS t ORDER BY 1')
-            text = "\n".join(row["row"] for row in rows)
-            found[table["name"]] = len(rows), hashlib.sha256(text.encode()).hexdigest()
-        return found
+        found = await self.rows(" UNION ALL ".join(sums))
+        return {row["name"]: (row["rows"], row["checksum"]) for row in found}
 
 
 @dataclass(frozen=True)
@@ -196,17 +196,37 @@ class System:
             os.kill(supervisor, signal.SIGCONT)
         await self.ready()
 
-    async def ready(self) -> None:
-        """Return once the gateway reaches all its neighbours."""
+    async def ready(self, url: str = "") -> None:
+        """Return once the gateway, or another one at `url`, reaches all its neighbours."""
 
         async def answer() -> int:
-            async with httpx.AsyncClient(timeout=5) as client:
+            async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
                 try:
-                    return (await client.get(f"{self.gateway_url}/readyz")).status_code
+                    return (await client.get(f"{url or self.gateway_url}/readyz")).status_code
                 except httpx.TransportError:
                     return 0
 
         await eventually(answer, lambda status: status == httpx.codes.OK, within=UP_AGAIN_SECONDS)
+
+    @asynccontextmanager
+    async def another_gateway(self, **variables: str) -> AsyncIterator[str]:
+        """One more gateway beside the supervised one, with settings of its own: its URL."""
+        port = str(free_ports(1)[0])
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "api_gateway"),
+            cwd=CHECKOUT,
+            env={**self.environment, **variables, "API_GATEWAY_PORT": port},
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            await self.ready(url)
+            yield url
+        finally:
+            process.terminate()
+            status = await asyncio.wait_for(process.wait(), timeout=20)
+        assert status == 0
 
     async def contents(self) -> dict[str, dict[str, tuple[int, str]]]:
         """What is stored, database by database and table by table."""
@@ -227,18 +247,13 @@ class System:
     async def at_rest(self, within: float = 30.0) -> None:
         """Return once every order is settled and every event was published and handled."""
 
-        async def outstanding() -> dict[str, Any]:
-            return {
-                "pending": await self.orders.value(
-                    "SELECT count(*) FROM orders WHERE status = 'PENDING'"
-                ),
-                "unreleased": await self.orders.value(
-                    "SELECT count(*) FROM orders WHERE next_offer_at IS NOT NULL"
-                ),
-                "unsent": await self.orders.value(
-                    "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
-                ),
-            }
+        async def outstanding() -> dict[str, int]:
+            (found,) = await self.orders.rows(
+                "SELECT count(*) FILTER (WHERE status = 'PENDING') AS pending,"
+                " count(*) FILTER (WHERE next_offer_at IS NOT NULL) AS unanswered,"
+                " (SELECT count(*) FROM outbox WHERE sent_at IS NULL) AS unsent FROM orders"
+            )
+            return found
 
         await eventually(outstanding, lambda found: not any(found.values()), within=within)
 

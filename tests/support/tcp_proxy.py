@@ -21,6 +21,8 @@ class TcpProxy:
         self._pumps: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
+        self.accepted = 0
+        """How many connections were ever made."""
         self.passed = 0
         """Bytes from clients that were forwarded."""
         self.held = 0
@@ -74,6 +76,7 @@ class TcpProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pump = asyncio.current_task()
         assert pump is not None
+        self.accepted += 1
         self._pumps.add(pump)
         self._writers.add(writer)
         try:

@@ -36,6 +36,8 @@ orders = st.builds(
     total_cents=st.integers(0, 2**63 - 1),
     created_at=st.just(NOW),
     updated_at=st.just(NOW),
+    shortages=st.just(()),
+    history=st.just(()),
 )
 
 

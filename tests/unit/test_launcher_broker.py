@@ -12,8 +12,8 @@ import pytest
 from launcher import broker, docker_broker, packages, rabbitmq_node
 from launcher.broker import Broker
 from launcher.layout import Layout
+from launcher.ports import free_port
 from launcher.problem import Problem
-from tests.support.waiting import free_port
 
 
 @dataclass

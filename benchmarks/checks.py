@@ -1,0 +1,103 @@
+"""Whether every order was settled, and stock and ledger are exact: otherwise a run is void."""
+
+import asyncio
+import time
+
+import aio_pika
+
+from benchmarks.shop import Shop
+from benchmarks.system import System
+from proto.events import DEAD_LETTER_QUEUE, INVENTORY_QUEUE
+
+SETTLE_SECONDS = 180.0
+
+_PENDING = "SELECT count(*) FROM orders WHERE status = 'PENDING'"
+_UNSENT = "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
+_ORDERED = """
+SELECT product_id, sum(quantity)::bigint AS quantity FROM order_items
+JOIN orders ON orders.id = order_items.order_id AND orders.status = 'CONFIRMED'
+GROUP BY product_id
+"""
+_DEDUCTED = """
+SELECT product_id, -sum(delta)::bigint AS quantity FROM stock_movements
+WHERE kind IN ('DEDUCT', 'RESTORE') GROUP BY product_id
+"""
+_WRONG_STOCK = """
+SELECT count(*) FROM products
+LEFT JOIN (SELECT product_id, sum(delta) AS total FROM stock_movements GROUP BY product_id) AS ledger
+    ON ledger.product_id = products.id
+WHERE products.stock < 0 OR products.stock <> coalesce(ledger.total, 0)
+"""
+
+
+async def settled(system: System, within: float = SETTLE_SECONDS) -> int:
+    """Wait until no order is PENDING and no event is unsent; how many are left after `within` s."""
+    connection = await system.connect("order")
+    deadline = time.monotonic() + within
+    try:
+        while True:
+            left = await connection.fetchval(_PENDING) or await connection.fetchval(_UNSENT)
+            if not left or time.monotonic() > deadline:
+                return int(left)
+            await asyncio.sleep(0.1)
+    finally:
+        await connection.close()
+
+
+async def complaints(shop: Shop, stored_before: int = 0) -> list[str]:
+    """What is wrong with the shop's orders, stock, ledger and queues at rest: empty if nothing is.
+
+    `stored_before` is the number of orders that got there by other ways.
+    """
+    left = await settled(shop.system)
+    found = [f"{left} orders or events did not get through in {SETTLE_SECONDS:.0f} s"] * bool(left)
+    found += await _wrong_orders(shop, stored_before)
+    found += await _wrong_ledger(shop.system)
+    found += await _waiting_messages(shop.system)
+    return found
+
+
+async def _wrong_orders(shop: Shop, stored_before: int) -> list[str]:
+    connection = await shop.system.connect("order")
+    try:
+        rows = await connection.fetch("SELECT status, count(*) AS n FROM orders GROUP BY status")
+    finally:
+        await connection.close()
+    by_status = {row["status"]: row["n"] for row in rows}
+    stored = sum(by_status.values()) - stored_before
+    found = [f"{n} orders are {status}" for status, n in by_status.items() if status != "CONFIRMED"]
+    if not shop.placed <= stored <= shop.placed + shop.unknown:
+        found.append(
+            f"{stored} orders are stored, {shop.placed} were accepted and of {shop.unknown}"
+            " no answer is known"
+        )
+    return found
+
+
+async def _wrong_ledger(system: System) -> list[str]:
+    orders, inventory = await system.connect("order"), await system.connect("inventory")
+    try:
+        ordered = {row["product_id"]: row["quantity"] for row in await orders.fetch(_ORDERED)}
+        deducted = {row["product_id"]: row["quantity"] for row in await inventory.fetch(_DEDUCTED)}
+        wrong_stock = await inventory.fetchval(_WRONG_STOCK)
+    finally:
+        await orders.close()
+        await inventory.close()
+    differ = sum(
+        ordered.get(product, 0) != deducted.get(product, 0)
+        for product in ordered.keys() | deducted.keys()
+    )
+    found = [f"of {differ} products not just what was ordered was taken"] * bool(differ)
+    return found + [f"the stock of {wrong_stock} products is not its ledger's"] * bool(wrong_stock)
+
+
+async def _waiting_messages(system: System) -> list[str]:
+    connection = await aio_pika.connect(system.environment["RABBITMQ_URL"])
+    async with connection:
+        channel = await connection.channel()
+        found = []
+        for name in (DEAD_LETTER_QUEUE, INVENTORY_QUEUE):
+            queue = await channel.declare_queue(name, passive=True)
+            waiting = queue.declaration_result.message_count
+            found += [f"{waiting} messages lie in {name}"] * bool(waiting)
+    return found

@@ -1,0 +1,62 @@
+"""A system with a catalogue and customers, and the orders that were placed with it."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import seed, system, workload
+from benchmarks.load import Outcome
+from benchmarks.system import System
+
+PRODUCTS = 10_000
+USERS = 1_000
+_PREPARED = 5_000
+
+
+class Shop:
+    """What measurements send their load to."""
+
+    def __init__(self, running: System, customers: dict[int, str], products: int) -> None:
+        self.system = running
+        self.pids = running.pids()
+        self.customers = customers
+        """E-mail address of each, by id; their password is the administrator's."""
+        self.products = products
+        """Product ids are 1 to this."""
+        self.placed = 0
+        """Orders that were answered with 201."""
+        self.unknown = 0
+        """Requests to place an order of which no answer is known: these may have been stored."""
+        self._numbers = itertools.count(1)
+
+    def tokens(self) -> dict[int, str]:
+        """A fresh access token of each customer, by id; they expire after a quarter of an hour."""
+        return {user_id: self.system.token(user_id) for user_id in self.customers}
+
+    def file(self, requests: list[bytes]) -> Path:
+        """A file with these requests."""
+        path = self.system.run_dir / f"requests-{next(self._numbers)}"
+        return workload.write(path, requests)
+
+    def orders(self) -> Path:
+        """A file of requests that place orders, others each time."""
+        number = next(self._numbers)
+        tokens = list(self.tokens().values())
+        return self.file(workload.orders(tokens, self.products, _PREPARED, seed=number))
+
+    def count(self, outcome: Outcome) -> Outcome:
+        """Remember that orders were placed with this outcome."""
+        self.placed += outcome.good
+        self.unknown += outcome.refused + outcome.broken + outcome.cut_off
+        return outcome
+
+
+@contextmanager
+def opened(run_dir: Path, products: int = PRODUCTS, **variables: str) -> Iterator[Shop]:
+    """A shop on a system of its own inside the block; `variables` are the services' settings."""
+    with system.running(run_dir, **variables) as running:
+        asyncio.run(seed.products(running, 1, products))
+        customers = asyncio.run(seed.users(running, USERS))
+        yield Shop(running, customers, products)

@@ -1,0 +1,64 @@
+"""An OrderService that accepts everything at once, to see what the way to it costs."""
+
+import asyncio
+import sys
+import uuid
+from typing import Any
+
+import uvloop
+from grpc.aio import ServicerContext
+
+from proto import order_pb2
+from proto.order_pb2_grpc import OrderServiceServicer, add_OrderServiceServicer_to_server
+from service_kit.grpc_server import serving
+
+SERVICE_NAME = order_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
+
+Context = ServicerContext[Any, Any]
+
+
+class Stub(OrderServiceServicer):
+    """Answers with an order as asked for, and keeps nothing."""
+
+    async def CreateOrder(  # noqa: N802 - named by the proto
+        self, request: order_pb2.CreateOrderRequest, context: Context
+    ) -> order_pb2.Order:
+        """The order as if it had been stored."""
+        return _order(request)
+
+    async def BatchCreateOrders(  # noqa: N802 - named by the proto
+        self, request: order_pb2.BatchCreateOrdersRequest, context: Context
+    ) -> order_pb2.BatchCreateOrdersResponse:
+        """The orders as if they had been stored."""
+        results = [order_pb2.CreateOrderResult(order=_order(each)) for each in request.requests]
+        return order_pb2.BatchCreateOrdersResponse(results=results)
+
+
+def _order(request: order_pb2.CreateOrderRequest) -> order_pb2.Order:
+    order = order_pb2.Order(
+        id=str(uuid.uuid4()),
+        user_id=request.user_id,
+        status=order_pb2.ORDER_STATUS_PENDING,
+        items=[
+            order_pb2.OrderItem(
+                product_id=item.product_id,
+                name="Product",
+                quantity=item.quantity,
+                unit_price_cents=500,
+            )
+            for item in request.items
+        ],
+        total_cents=500,
+    )
+    order.create_time.GetCurrentTime()
+    order.update_time.GetCurrentTime()
+    return order
+
+
+async def _serve(address: str) -> None:
+    async with serving(address, {SERVICE_NAME: lambda s: add_OrderServiceServicer_to_server(Stub(), s)}):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(sys.argv[1]))

@@ -1,0 +1,416 @@
+"""Everything the API refuses: how it says so, and that nothing changes by it."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+import pytest_asyncio
+
+from tests.support.system import System
+from tests.system.shop import PASSWORD, Caller, Json, problem
+
+MEBIBYTE = 1024 * 1024
+NOBODYS_ORDER = "01a20794-d4b6-7036-81ab-9e0730fdbdb4"
+ORDER: Json = {"items": [{"product_id": 1, "quantity": 1}]}
+ACCOUNT = {"email": "new@example.com", "password": PASSWORD, "name": "Ada"}
+PRODUCT: Json = {"name": "thing", "price": "1.00", "stock": 1}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A call, who makes it, and how it is refused; {braces} in the path name things of Scene."""
+
+    call: str
+    body: object
+    status: int
+    code: str
+    pointers: tuple[str, ...] = ()
+    who: str = "customer"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.call} {self.code} {' '.join(self.pointers)}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What there is in the shop, and who calls."""
+
+    system: System
+    callers: Mapping[str, Caller]
+    things: Mapping[str, Any]
+
+    async def answer(self, refusal: Refusal) -> httpx.Response:
+        method, path = refusal.call.split(" ", 1)
+        return await self.callers[refusal.who].call(
+            method, path.format(**self.things), self._filled(refusal.body), refusal.headers
+        )
+
+    def _filled(self, body: object) -> object:
+        """The body with {braces} in its strings filled, as in paths."""
+        if isinstance(body, dict):
+            return {key: self._filled(value) for key, value in body.items()}
+        if isinstance(body, list):
+            return [self._filled(value) for value in body]
+        return self.things[body[1:-1]] if isinstance(body, str) and body[:1] == "{" else body
+
+
+@pytest_asyncio.fixture(scope="module")
+async def scene(system: System, nobody: Caller, admin: Caller) -> AsyncIterator[Scene]:
+    customer, other = await nobody.registered(), await nobody.registered()
+    product = await admin.product(stock=10, price="12.50")
+    mine = await customer.order(product)
+    await customer.order(product, 1, Idempotency_Key="used")
+    theirs = await other.order(product)
+    things = {
+        "product": product,
+        "mine": mine["id"],
+        "theirs": theirs["id"],
+        "other": other.user_id,
+        "me": customer.user_id,
+        "email": customer.email,
+    }
+    callers = {"nobody": nobody, "customer": customer, "admin": admin}
+    yield Scene(system, callers, things)
+
+
+async def is_refused(scene: Scene, refusal: Refusal) -> httpx.Response:
+    """Make the call, which is refused just so while not a row changes; the answer."""
+    async with scene.system.unchanged():
+        answer = await scene.answer(refusal)
+    assert problem(answer) == (refusal.status, refusal.code)
+    pointers = [fault["pointer"] for fault in answer.json().get("errors", ())]
+    assert pointers == list(refusal.pointers)
+    assert all(fault["detail"] for fault in answer.json().get("errors", ()))
+    return answer
+
+
+def _item(**changes: object) -> Json:
+    return {"items": [{"product_id": 1, "quantity": 1, **changes}]}
+
+
+NO_JSON = [b"{", b"", b'{"items": [}', b"NaN", b"\xff\xfe", b"[" * 10_000]
+
+
+@pytest.mark.parametrize("body", NO_JSON, ids=lambda body: repr(body[:9]))
+@pytest.mark.parametrize("path", ["/v1/orders", "/v1/auth/login", "/create_order"])
+async def test_what_is_no_json_is_a_bad_request(scene: Scene, path: str, body: bytes) -> None:
+    await is_refused(scene, Refusal(f"POST {path}", body, 400, "invalid_json"))
+
+
+MISFITS = [
+    ("POST /v1/auth/register", [], ("",)),
+    ("POST /v1/auth/register", {}, ("/email", "/password", "/name")),
+    ("POST /v1/auth/register", {**ACCOUNT, "email": "nobody"}, ("/email",)),
+    ("POST /v1/auth/register", {**ACCOUNT, "password": "too short"}, ("/password",)),
+    ("POST /v1/auth/register", {**ACCOUNT, "name": " "}, ("/name",)),
+    ("POST /register", {**ACCOUNT, "name": "a\x00b"}, ("/name",)),
+    ("POST /v1/auth/login", {"email": "ada@example.com"}, ("/password",)),
+    ("POST /login", {"email": 7, "password": None}, ("/email", "/password")),
+    ("POST /v1/auth/refresh", {"refresh_token": ""}, ("/refresh_token",)),
+    ("POST /v1/auth/logout", {}, ("/refresh_token",)),
+    ("POST /v1/orders", {"items": []}, ("/items",)),
+    ("POST /v1/orders", {"items": [{}]}, ("/items/0/product_id", "/items/0/quantity")),
+    ("POST /v1/orders", {"items": ORDER["items"] * 101}, ("/items",)),
+    ("POST /v1/orders", _item(quantity=0), ("/items/0/quantity",)),
+    ("POST /v1/orders", _item(quantity=1_000_001), ("/items/0/quantity",)),
+    ("POST /v1/orders", _item(quantity=1.5), ("/items/0/quantity",)),
+    ("POST /v1/orders", _item(quantity=True), ("/items/0/quantity",)),
+    ("POST /v1/orders", _item(product_id="1"), ("/items/0/product_id",)),
+    ("POST /v1/orders", _item(product_id=2**63), ("/items/0/product_id",)),
+    ("POST /v1/orders", _item(unit_price=-1), ("/items/0/unit_price",)),
+    ("POST /v1/orders", _item(unit_price="1.001"), ("/items/0/unit_price",)),
+    ("POST /check_stock", {"product_id": 1}, ("/quantity",)),
+    ("POST /create_order", {}, ("/user_id", "/items")),
+    ("POST /v1/products", {}, ("/name", "/price", "/stock")),
+    ("POST /v1/products", {**PRODUCT, "price": "free"}, ("/price",)),
+    ("POST /v1/products", {**PRODUCT, "price": 1e300}, ("/price",)),
+    ("POST /v1/products", {**PRODUCT, "stock": -1}, ("/stock",)),
+    ("POST /v1/products", {**PRODUCT, "id": 0}, ("/id",)),
+    ("PATCH /v1/products/{product}", {}, ("",)),
+    ("PATCH /v1/products/{product}", {"price": None}, ("/price",)),
+    ("POST /v1/products/{product}/stock-adjustments", {"delta": 0}, ("/delta", "/reason")),
+    ("POST /update_stock", {"product_id": 1, "quantity": -1}, ("/quantity",)),
+]
+
+
+@pytest.mark.parametrize(("call", "body", "pointers"), MISFITS, ids=repr)
+async def test_a_body_that_does_not_fit_is_told_where(
+    scene: Scene, call: str, body: object, pointers: tuple[str, ...]
+) -> None:
+    who = "admin" if "products" in call or "update_stock" in call else "customer"
+    await is_refused(scene, Refusal(call, body, 422, "invalid_body", pointers, who))
+
+
+PARAMETERS = [
+    ("GET /v1/products?page_size=0", ("/page_size",), {}),
+    ("GET /v1/products?page_size=ten", ("/page_size",), {}),
+    ("GET /v1/orders?page_size=101", ("/page_size",), {}),
+    ("GET /v1/orders?status=LOST", ("/status",), {}),
+    ("GET /v1/orders?page_token=%21", ("/page_token",), {}),
+    ("POST /v1/orders", ("/Idempotency-Key",), {"Idempotency-Key": "two words"}),
+    ("POST /v1/orders", ("/Idempotency-Key",), {"Idempotency-Key": "x" * 256}),
+]
+
+
+@pytest.mark.parametrize(("call", "pointers", "headers"), PARAMETERS, ids=repr)
+async def test_a_parameter_that_does_not_fit_is_named(
+    scene: Scene, call: str, pointers: tuple[str, ...], headers: Mapping[str, str]
+) -> None:
+    body = ORDER if call.startswith("POST") else None
+    refusal = Refusal(call, body, 422, "invalid_parameter", pointers, headers=headers)
+    await is_refused(scene, refusal)
+
+
+@pytest.mark.parametrize("path", ["/v1/products", "/v1/orders"])
+async def test_a_page_token_of_nobodys_is_refused(scene: Scene, path: str) -> None:
+    refusal = Refusal(f"GET {path}?page_token=bm9uZQ", None, 422, "invalid_page_token")
+    await is_refused(scene, refusal)
+
+
+PROTECTED = [
+    ("GET /v1/users/me", None),
+    ("POST /v1/products", PRODUCT),
+    ("PATCH /v1/products/{product}", {"price": "2.00"}),
+    ("POST /v1/products/{product}/stock-adjustments", {"delta": 1, "reason": "found"}),
+    ("GET /v1/products/{product}/stock-movements", None),
+    ("POST /v1/orders", ORDER),
+    ("GET /v1/orders", None),
+    ("GET /v1/orders/{mine}", None),
+    ("POST /v1/orders/{mine}/cancel", None),
+    ("POST /update_stock", {"product_id": 1, "quantity": 1}),
+    ("POST /create_order", {"user_id": 1, **ORDER}),
+]
+
+
+@pytest.mark.parametrize(("call", "body"), PROTECTED)
+async def test_without_a_token_nothing_is_done_for_users(
+    scene: Scene, call: str, body: object
+) -> None:
+    refusal = Refusal(call, body, 401, "unauthenticated", who="nobody")
+    answer = await is_refused(scene, refusal)
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="ecommerce"'
+
+
+def _token(secret: str, algorithm: str = "HS256", **changes: object) -> str:
+    """A token such as the gateway issues for an administrator, but for `changes`."""
+    now = int(time.time())
+    claims = {
+        "iss": "ecommerce",
+        "aud": "ecommerce-api",
+        "sub": "1",
+        "iat": now,
+        "exp": now + 900,
+        "jti": "system test",
+        "role": "admin",
+        **changes,
+    }
+    kept = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(kept, secret, algorithm=algorithm)
+
+
+def test_a_forged_token_would_serve_but_for_what_is_wrong_with_it(system: System) -> None:
+    """Otherwise the next test would prove nothing."""
+    token = _token(system.environment["JWT_SECRET"])
+    answer = httpx.get(
+        f"{system.gateway_url}/v1/users/me", headers={"Authorization": f"Bearer {token}"}
+    )
+    assert answer.status_code == 200
+
+
+def _bad_tokens(secret: str) -> dict[str, str]:
+    header, claims, signature = _token(secret).split(".")
+    return {
+        "no token": "nonsense",
+        "two parts": f"{header}.{claims}",
+        "tampered signature": f"{header}.{claims}.{signature[::-1]}",
+        "of another secret": _token("another secret, just as long as ours is"),
+        "expired": _token(secret, exp=int(time.time()) - 1),
+        "without expiry": _token(secret, exp=None),
+        "for another audience": _token(secret, aud="somebody-else"),
+        "without audience": _token(secret, aud=None),
+        "of another issuer": _token(secret, iss="somebody-else"),
+        "unsigned": _token("", algorithm="none"),
+        "of another algorithm": _token(secret * 2, algorithm="HS512"),
+        "of an unknown role": _token(secret, role="root"),
+        "of no user": _token(secret, sub="0"),
+    }
+
+
+@pytest.mark.parametrize("which", _bad_tokens("a secret that is only there to name the cases"))
+async def test_a_bad_token_is_no_token(scene: Scene, which: str) -> None:
+    token = _bad_tokens(scene.system.environment["JWT_SECRET"])[which]
+    headers = {"Authorization": f"Bearer {token}"}
+    refusal = Refusal(
+        "POST /v1/products", PRODUCT, 401, "unauthenticated", who="nobody", headers=headers
+    )
+    answer = await is_refused(scene, refusal)
+    assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
+
+
+async def test_another_scheme_is_no_token(scene: Scene) -> None:
+    headers = {"Authorization": "Basic YWRhOmFkYQ=="}
+    call = "GET /v1/users/me"
+    await is_refused(
+        scene, Refusal(call, None, 401, "unauthenticated", who="nobody", headers=headers)
+    )
+
+
+REFUSALS = [
+    Refusal(
+        "POST /v1/auth/login",
+        {"email": "{email}", "password": "wrong"},
+        401,
+        "invalid_credentials",
+    ),
+    Refusal(
+        "POST /v1/auth/login",
+        {"email": "unknown@example.com", "password": PASSWORD},
+        401,
+        "invalid_credentials",
+    ),
+    Refusal(
+        "POST /v1/auth/refresh", {"refresh_token": "unknown"}, 401, "invalid_refresh_token"
+    ),
+    Refusal("POST /v1/auth/logout", {"refresh_token": "unknown"}, 401, "invalid_refresh_token"),
+    Refusal("POST /v1/products", PRODUCT, 403, "forbidden"),
+    Refusal("PATCH /v1/products/{product}", {"price": "0.01"}, 403, "forbidden"),
+    Refusal(
+        "POST /v1/products/{product}/stock-adjustments",
+        {"delta": 1, "reason": "mine"},
+        403,
+        "forbidden",
+    ),
+    Refusal("GET /v1/products/{product}/stock-movements", None, 403, "forbidden"),
+    Refusal("POST /update_stock", {"product_id": 1, "quantity": 1}, 403, "forbidden"),
+    Refusal(
+        "POST /create_order",
+        {
+            "user_id": "{other}",
+            "items": [
+                {
+                    "product_id": "{product}",
+                    "quantity": 1,
+                    "unit_price": "12.50",
+                    "total_price": "12.50",
+                }
+            ],
+        },
+        403,
+        "forbidden",
+    ),
+    Refusal("GET /v1/orders/{theirs}", None, 404, "not_found"),
+    Refusal("POST /v1/orders/{theirs}/cancel", None, 404, "not_found"),
+    Refusal(f"GET /v1/orders/{NOBODYS_ORDER}", None, 404, "not_found"),
+    Refusal("GET /v1/orders/nonsense", None, 404, "not_found"),
+    Refusal("GET /v1/products/9000000000", None, 404, "not_found"),
+    Refusal("GET /v1/products/nonsense", None, 404, "not_found"),
+    Refusal("POST /check_stock", {"product_id": 2**62, "quantity": 1}, 404, "not_found"),
+    Refusal(
+        "POST /update_stock", {"product_id": 2**62, "quantity": 1}, 404, "not_found", who="admin"
+    ),
+    Refusal("PATCH /v1/products/9000000000", {"price": 1}, 404, "not_found", who="admin"),
+    Refusal("GET /v1/products/9000000000/stock-movements", None, 404, "not_found", who="admin"),
+    Refusal("GET /v1/nothing", None, 404, "not_found"),
+    Refusal("GET /docs/../../etc/passwd", None, 404, "not_found"),
+    Refusal("DELETE /v1/products/{product}", None, 405, "method_not_allowed"),
+    Refusal("GET /login", None, 405, "method_not_allowed"),
+    Refusal("POST /v1/auth/register", {**ACCOUNT, "email": "{email}"}, 409, "email_taken"),
+    Refusal("POST /register", {**ACCOUNT, "email": "{email}"}, 409, "email_taken"),
+    Refusal(
+        "POST /v1/products", {**PRODUCT, "id": "{product}"}, 409, "product_exists", who="admin"
+    ),
+    Refusal(
+        "POST /v1/orders",
+        {"items": [{"product_id": "{product}", "quantity": 8}]},
+        409,
+        "insufficient_stock",
+    ),
+    Refusal(
+        "POST /v1/orders",
+        {"items": [{"product_id": "{product}", "quantity": 4}] * 2},
+        409,
+        "insufficient_stock",
+    ),
+    Refusal(
+        "POST /v1/products/{product}/stock-adjustments",
+        {"delta": -8, "reason": "lost"},
+        409,
+        "insufficient_stock",
+        who="admin",
+    ),
+    Refusal(
+        "POST /update_stock",
+        {"product_id": "{product}", "quantity": 8},
+        409,
+        "insufficient_stock",
+        who="admin",
+    ),
+    Refusal(
+        "POST /v1/orders",
+        {"items": [{"product_id": "{product}", "quantity": 1, "unit_price": "12.49"}]},
+        409,
+        "price_changed",
+    ),
+    Refusal(
+        "POST /v1/orders",
+        {"items": [{"product_id": "{product}", "quantity": 2}]},
+        409,
+        "idempotency_key_reused",
+        headers={"Idempotency-Key": "used"},
+    ),
+    Refusal(
+        "POST /v1/products",
+        {**PRODUCT, "description": "x" * MEBIBYTE},
+        413,
+        "body_too_large",
+        who="admin",
+    ),
+    Refusal(
+        "POST /v1/orders", ORDER, 415, "unsupported_encoding", headers={"Content-Encoding": "gzip"}
+    ),
+    Refusal(
+        "POST /v1/orders",
+        {"items": [{"product_id": 2**62, "quantity": 1}]},
+        422,
+        "unknown_product",
+    ),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=str)
+async def test_what_may_not_be_is_refused(scene: Scene, refusal: Refusal) -> None:
+    answer = await is_refused(scene, refusal)
+    if refusal.status == 401:
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
+    if refusal.status == 405:
+        assert answer.headers["Allow"]
+
+
+async def test_an_emails_case_does_not_make_it_another(scene: Scene) -> None:
+    account = {**ACCOUNT, "email": scene.things["email"].upper()}
+    await is_refused(scene, Refusal("POST /v1/auth/register", account, 409, "email_taken"))
+
+
+async def test_a_body_that_does_not_tell_its_size_has_the_same_limit(scene: Scene) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(17):
+            yield b" " * (MEBIBYTE // 16)
+
+    async with scene.system.unchanged():
+        answer = await scene.callers["nobody"].http.post("/v1/auth/login", content=endless())
+    assert problem(answer) == (413, "body_too_large")
+
+
+async def test_a_refused_order_tells_what_would_be_possible(scene: Scene) -> None:
+    body = {"items": [{"product_id": scene.things["product"], "quantity": 8}]}
+    answer = await scene.callers["customer"].call("POST", "/v1/orders", body)
+    assert answer.json()["metadata"] == {
+        "product_id": scene.things["product"],
+        "requested": 8,
+        "available": 7,
+    }
