@@ -1,5 +1,6 @@
 """The neighbours, as they look from here: answers are dictionaries ready to serialise."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from proto.order_pb2_grpc import OrderServiceStub
 from proto.user_pb2_grpc import UserServiceStub
 from service_kit import context
 from service_kit.batching import Batcher
-from service_kit.errors import NotFound, ServiceError
+from service_kit.errors import DeadlineExceeded, NotFound, ServiceError
 from service_kit.grpc_client import call, open_channel
 from service_kit.grpc_status import from_status
 
@@ -211,7 +212,11 @@ class OrderClient(Neighbour):
                 quantity=item.quantity,
                 unit_price_cents=item.unit_price,
             )
-        return await self._batcher.submit(request)
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await self._batcher.submit(request)
+        except TimeoutError as error:
+            raise DeadlineExceeded("DEADLINE_EXCEEDED", "no answer in time") from error
 
     async def _create_all(
         self, requests: Sequence[order_pb2.CreateOrderRequest]

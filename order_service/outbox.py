@@ -76,8 +76,11 @@ async def leadership(engine: AsyncEngine) -> AsyncIterator[AsyncConnection | Non
         held = await connection.scalar(
             text("SELECT pg_try_advisory_lock(:key)"), {"key": _LEADER_LOCK}
         )
+        if not held:
+            yield None
+            return
         try:
-            yield connection if held else None
+            yield connection
         finally:
             # Closing the session frees the lock whatever state the connection is in.
             await connection.invalidate()

@@ -1,9 +1,10 @@
 """Generates the Python modules of every `.proto` file in this folder: `python -m proto.generate`.
 
-The generated files are committed; `run-tests.sh` regenerates them and fails on a difference.
+The generated files are committed; a test generates them anew and fails on a difference.
 """
 
 import sys
+import sysconfig
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,12 +16,15 @@ HERE = Path(__file__).parent
 def main() -> int:
     """Regenerate in place; returns protoc's exit code."""
     root = HERE.parent
+    scripts = Path(sysconfig.get_path("scripts"))
     well_known = files("grpc_tools") / "_proto"
     google_apis = next(p for p in sys.path if (Path(p) / "google/rpc/status.proto").is_file())
     return int(
         protoc.main(
             [
                 "protoc",
+                f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
+                f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
                 f"-I{root}",
                 f"-I{well_known}",
                 f"-I{google_apis}",

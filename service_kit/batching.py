@@ -94,7 +94,13 @@ class Batcher(Generic[Item, Result]):
 
     def _start(self) -> None:
         self._expect(0)
-        batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._max_items))]
+        batch: list[_Waiting[Item, Result]] = []
+        while self._queue and len(batch) < self._max_items:
+            waiting = self._queue.popleft()
+            if not waiting.future.done():  # its caller may have given up
+                batch.append(waiting)
+        if not batch:
+            return
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._run(batch), context=self._context.copy())
         self._running.add(task)

@@ -1,6 +1,7 @@
 """Alembic migrations that are safe when several replicas start together."""
 
 import asyncio
+import sys
 from pathlib import Path
 
 import stamina
@@ -50,11 +51,28 @@ async def _upgrade(url: str, script_location: Path) -> None:
 
 
 def _run(connection: Connection, script_location: Path) -> None:
-    config = Config()
+    command.upgrade(_config(connection, script_location), "head")
+
+
+def _config(connection: Connection, script_location: Path) -> Config:
+    config = Config(attributes={"connection": connection})
     # ConfigParser interpolates; a path may hold a percent sign.
     config.set_main_option("script_location", str(script_location).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config
+
+
+async def write_revision(url: str, script_location: Path, message: str) -> None:
+    """Write what the models have and the database at `url` has not as the next revision."""
+
+    def write(connection: Connection) -> None:
+        config = _config(connection, script_location)
+        number = len(list(script_location.glob("versions/*.py"))) + 1
+        command.revision(config, message, autogenerate=True, rev_id=f"{number:04}")
+
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(write)
+    await engine.dispose()
 
 
 def run_env(metadata: MetaData) -> None:
@@ -62,3 +80,9 @@ def run_env(metadata: MetaData) -> None:
     context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
     with context.begin_transaction():
         context.run_migrations()
+
+
+if __name__ == "__main__":
+    # python -m service_kit.migrations order_service/migrations URL "what changes"
+    folder, database, what = sys.argv[1:]
+    asyncio.run(write_revision(database, Path(folder), what))

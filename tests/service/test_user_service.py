@@ -248,7 +248,7 @@ async def test_a_login_answers_with_the_user_and_a_refresh_token_for_30_days(
     assert len(families) == 2
 
 
-async def test_every_too_latelogin_is_too_latein_the_same_words(service: Service) -> None:
+async def test_every_refused_login_is_refused_in_the_same_words(service: Service) -> None:
     user, closed = await service.register(), await service.register()
     await service.close_account(closed.id)
     attempts = [

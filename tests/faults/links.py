@@ -1,0 +1,89 @@
+"""A link between two of the system's processes, which can be made to fail in many ways."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+from tests.support.tcp_proxy import TcpProxy
+
+_CHUNK = 64 * 1024
+
+
+class Link(TcpProxy):
+    """A TCP proxy whose directions fail by themselves, and that can be slow."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.url = ""
+        self.latency_seconds = 0.0
+        """How much later every byte arrives."""
+        self.lose_requests = False
+        """Whether what clients send is thrown away."""
+        self.lose_replies = False
+        """Whether what servers send is thrown away: the work is done and nobody learns of it."""
+        self.lost_bytes = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def before(cls, url: str) -> AsyncIterator["Link"]:
+        """A link to the server that `url` (AMQP, database, or host:port) names; see its `url`."""
+        parts = urlsplit(url if "://" in url else f"tcp://{url}")
+        folder = parse_qs(parts.query).get("host", [""])[0]
+        default = 5432 if parts.scheme.startswith("postgresql") else 5672
+        link = cls(folder or parts.hostname or "localhost", parts.port or default)
+        await link.resume()
+        login, at, _ = parts.netloc.rpartition("@")
+        through = parts._replace(
+            netloc=f"{login}{at}{link.address}", query="" if folder else parts.query
+        )
+        link.url = urlunsplit(through).removeprefix("tcp://")
+        try:
+            yield link
+        finally:
+            link.heal()
+            await link.cut()
+
+    def heal(self) -> None:
+        """Lose and delay nothing any more; connections that lost bytes are reset."""
+        if self.lost_bytes:
+            self.drop()
+        self.lose_requests = self.lose_replies = False
+        self.latency_seconds = 0.0
+        self.lost_bytes = 0
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_client: bool
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        delayed: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        sender = asyncio.create_task(self._send(delayed, writer))
+        try:
+            while chunk := await reader.read(_CHUNK):
+                if self.lose_requests if from_client else self.lose_replies:
+                    self.lost_bytes += len(chunk)
+                    continue
+                if not self._open.is_set():
+                    self.held += len(chunk) * from_client
+                    await self._open.wait()
+                    self.held -= len(chunk) * from_client
+                self.passed += len(chunk) * from_client
+                if self.latency_seconds or not delayed.empty():
+                    delayed.put_nowait((loop.time() + self.latency_seconds, chunk))
+                else:
+                    writer.write(chunk)
+                    await writer.drain()
+        finally:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+
+    @staticmethod
+    async def _send(
+        delayed: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due, chunk = await delayed.get()
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            writer.write(chunk)
+            await writer.drain()
