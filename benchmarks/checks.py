@@ -24,8 +24,9 @@ WHERE kind IN ('DEDUCT', 'RESTORE') GROUP BY product_id
 """
 _WRONG_STOCK = """
 SELECT count(*) FROM products
-LEFT JOIN (SELECT product_id, sum(delta) AS total FROM stock_movements GROUP BY product_id) AS ledger
-    ON ledger.product_id = products.id
+LEFT JOIN (
+    SELECT product_id, sum(delta) AS total FROM stock_movements GROUP BY product_id
+) AS ledger ON ledger.product_id = products.id
 WHERE products.stock < 0 OR products.stock <> coalesce(ledger.total, 0)
 """
 
@@ -44,27 +45,24 @@ async def settled(system: System, within: float = SETTLE_SECONDS) -> int:
         await connection.close()
 
 
-async def complaints(shop: Shop, stored_before: int = 0) -> list[str]:
-    """What is wrong with the shop's orders, stock, ledger and queues at rest: empty if nothing is.
-
-    `stored_before` is the number of orders that got there by other ways.
-    """
+async def complaints(shop: Shop) -> list[str]:
+    """What is wrong with orders, stock, ledger and queues at rest; empty if nothing is."""
     left = await settled(shop.system)
     found = [f"{left} orders or events did not get through in {SETTLE_SECONDS:.0f} s"] * bool(left)
-    found += await _wrong_orders(shop, stored_before)
+    found += await _wrong_orders(shop)
     found += await _wrong_ledger(shop.system)
     found += await _waiting_messages(shop.system)
     return found
 
 
-async def _wrong_orders(shop: Shop, stored_before: int) -> list[str]:
+async def _wrong_orders(shop: Shop) -> list[str]:
     connection = await shop.system.connect("order")
     try:
         rows = await connection.fetch("SELECT status, count(*) AS n FROM orders GROUP BY status")
     finally:
         await connection.close()
     by_status = {row["status"]: row["n"] for row in rows}
-    stored = sum(by_status.values()) - stored_before
+    stored = sum(by_status.values()) - shop.past
     found = [f"{n} orders are {status}" for status, n in by_status.items() if status != "CONFIRMED"]
     if not shop.placed <= stored <= shop.placed + shop.unknown:
         found.append(

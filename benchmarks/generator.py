@@ -91,6 +91,7 @@ class _Load:
             )
         except OSError:
             self.connections -= 1
+            self.sent += 1
             self.outcomes["not connected"] += 1
         else:
             self.freed(connection)
@@ -117,10 +118,16 @@ class _Load:
             self.idle.remove(connection)
 
     async def all_answered(self) -> None:
-        deadline = self._loop.time() + LAST_ANSWERS_SECONDS
-        while sum(self.outcomes.values()) < self.sent and self._loop.time() < deadline:
-            await asyncio.sleep(0.005)
+        await _until(lambda: sum(self.outcomes.values()) >= self.sent)
         self.outcomes["unanswered"] += max(0, self.sent - sum(self.outcomes.values()))
+
+
+async def _until(done: Callable[[], bool]) -> None:
+    """Return when it is done, or after LAST_ANSWERS_SECONDS."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + LAST_ANSWERS_SECONDS
+    while not done() and loop.time() < deadline:  # noqa: ASYNC110 - an event an answer costs more
+        await asyncio.sleep(0.005)
 
 
 async def _open_loop(load: _Load, rate: float, seconds: float) -> None:
@@ -147,8 +154,7 @@ async def _open_loop(load: _Load, rate: float, seconds: float) -> None:
             if load.connections < MOST_CONNECTIONS:
                 load.connect_soon()
         due += gaps.expovariate(rate)
-    while waiting and loop.time() < end + LAST_ANSWERS_SECONDS:
-        await asyncio.sleep(0.005)
+    await _until(lambda: not waiting)
     load.outcomes["never sent"] += len(waiting)
     load.sent += len(waiting)
 
@@ -175,7 +181,9 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 def _summary(load: _Load, seconds: float, cpu_seconds: float) -> dict[str, object]:
     ordered = [1000 * latency for latency in sorted(load.latencies)]
     answered = sum(count for outcome, count in load.outcomes.items() if isinstance(outcome, int))
-    good = sum(n for outcome, n in load.outcomes.items() if isinstance(outcome, int) and outcome < 400)
+    good = sum(
+        n for outcome, n in load.outcomes.items() if isinstance(outcome, int) and outcome < 400
+    )
     return {
         "answered": answered,
         "refused": answered - good,
@@ -191,9 +199,10 @@ def _summary(load: _Load, seconds: float, cpu_seconds: float) -> dict[str, objec
 
 
 async def _run(
-    host: str, port: int, requests: Sequence[bytes], seconds: float, rate: float, clients: int
+    address: str, requests: Sequence[bytes], seconds: float, rate: float, clients: int
 ) -> dict[str, object]:
-    load = _Load(host, port, requests)
+    host, _, port = address.rpartition(":")
+    load = _Load(host, int(port), requests)
     cpu = time.process_time()
     await (_open_loop(load, rate, seconds) if rate else _closed_loop(load, clients, seconds))
     await load.all_answered()
@@ -204,14 +213,12 @@ def main(
     requests: Path,
     address: str,
     *,
-    seconds: float,
+    seconds: Annotated[float, typer.Option()],
     rate: Annotated[float, typer.Option(help="Requests a second, open loop.")] = 0.0,
     clients: Annotated[int, typer.Option(help="Clients, closed loop.")] = 0,
 ) -> None:
     """Send the requests of a file to `host:port`; print what became of them as JSON."""
-    host, _, port = address.rpartition(":")
-    prepared = workload.read(requests)
-    outcome = uvloop.run(_run(host, int(port), prepared, seconds, rate, clients))
+    outcome = uvloop.run(_run(address, workload.read(requests), seconds, rate, clients))
     sys.stdout.write(json.dumps(outcome) + "\n")
 
 

@@ -6,14 +6,14 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import aio_pika
-import grpc
 import uvloop
+from sqlalchemy import make_url
 from uuid_utils.compat import uuid7
 
 from benchmarks import load, system
@@ -48,22 +48,23 @@ class Limit:
 
 
 def measure(shop: Shop, seconds: float) -> list[Limit]:
-    """All limits, one after the other."""
+    """All limits, one after the other; call it once for a system."""
     with _stub(shop) as address:
-        return [
-            Limit("gateway alone: POST /v1/orders, nothing behind", _gateway(shop, address, seconds)),
-            Limit("one gRPC call an order, nothing behind", uvloop.run(_echo(address, seconds))),
-            Limit("confirmed publishes, 64 in a batch", uvloop.run(_publish(shop, seconds))),
-            Limit("orders inserted, 64 in a statement", uvloop.run(_insert(shop, seconds))),
-        ]
+        gateway = _gateway(shop, address, seconds)
+        echo = uvloop.run(_echo(address, seconds))
+    return [
+        Limit("the gateway alone, an order service that does nothing behind it", gateway),
+        Limit("gRPC echo: one call an order, no batches", echo),
+        Limit(f"confirmed publishes, {CLIENTS} in a batch", uvloop.run(_publish(shop, seconds))),
+        Limit(f"orders inserted, {CLIENTS} in a statement", uvloop.run(_insert(shop, seconds))),
+    ]
 
 
 @contextmanager
 def _stub(shop: Shop) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
-    with _process(shop, "benchmarks.stub", address), ExitStack() as ready:
+    with _process(shop, "benchmarks.stub", address):
         _wait(lambda: is_serving(address))
-        ready.callback(lambda: None)
         yield address
 
 
@@ -99,8 +100,9 @@ async def _publish(shop: Shop, seconds: float) -> float:
     connection = await aio_pika.connect(shop.system.environment["RABBITMQ_URL"])
     async with connection:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        arguments = {"x-queue-type": "quorum"}
-        queue = await channel.declare_queue(_QUEUE, durable=True, arguments=arguments)
+        queue = await channel.declare_queue(
+            _QUEUE, durable=True, arguments={"x-queue-type": "quorum"}
+        )
         underlay = await channel.get_underlay_channel()
 
         async def once() -> int:
@@ -135,8 +137,12 @@ async def _insert(shop: Shop, seconds: float) -> float:
 
 
 async def _create_database(shop: Shop) -> str:
-    connection = await shop.system.connect("postgres_admin")
-    return ""
+    await shop.system.administer(f"CREATE DATABASE {_DATABASE}")
+    return (
+        make_url(shop.system.admin_url)
+        .set(database=_DATABASE)
+        .render_as_string(hide_password=False)
+    )
 
 
 def _order() -> Order:
@@ -153,7 +159,9 @@ async def _rate(once: Callable[[], Awaitable[int]], tasks: int, seconds: float) 
     async def repeat() -> None:
         nonlocal done
         while time.monotonic() < started + seconds:
-            done += await once()
+            # In two steps: `done += await …` would read it before the others have added theirs.
+            finished = await once()
+            done += finished
 
     await asyncio.gather(*(repeat() for _ in range(tasks)))
     return done / (time.monotonic() - started)

@@ -57,7 +57,7 @@ def closed(address: str, requests: Path, clients: int, seconds: float) -> Outcom
     """`clients` that each send their next request when the last one is answered."""
     if not has_wrk():
         return own(address, requests, seconds, clients=clients)
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:.0f}s", "--timeout", "60s"]
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
     command += ["--script", str(_SCRIPT), f"http://{address}/", "--", str(requests)]
     before = _cpu_of_children()
     done = _run(command, seconds)

@@ -76,14 +76,22 @@ class Measurement:
 def closed(shop: Shop, clients: int, seconds: float) -> Measurement:
     """Orders by `clients` that each wait for an answer before they place the next one."""
     return _measure(
-        shop, "closed", clients, 0, lambda file: load.closed(shop.system.gateway, file, clients, seconds)
+        shop,
+        "closed",
+        clients,
+        0,
+        lambda file: load.closed(shop.system.gateway, file, clients, seconds),
     )
 
 
 def open_loop(shop: Shop, clients: int, rate: float, seconds: float) -> Measurement:
     """Orders that arrive `rate` times a second; `clients` only says what it is compared with."""
     return _measure(
-        shop, "open", clients, rate, lambda file: load.open_loop(shop.system.gateway, file, rate, seconds)
+        shop,
+        "open",
+        clients,
+        rate,
+        lambda file: load.open_loop(shop.system.gateway, file, rate, seconds),
     )
 
 

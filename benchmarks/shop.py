@@ -29,6 +29,8 @@ class Shop:
         """Orders that were answered with 201."""
         self.unknown = 0
         """Requests to place an order of which no answer is known: these may have been stored."""
+        self.past = 0
+        """Orders that were written straight into the databases."""
         self._numbers = itertools.count(1)
 
     def tokens(self) -> dict[int, str]:

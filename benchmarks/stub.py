@@ -5,6 +5,7 @@ import sys
 import uuid
 from typing import Any
 
+import grpc
 import uvloop
 from grpc.aio import ServicerContext
 
@@ -18,7 +19,7 @@ Context = ServicerContext[Any, Any]
 
 
 class Stub(OrderServiceServicer):
-    """Answers with an order as asked for, and keeps nothing."""
+    """Answers new orders as asked for and keeps nothing; has no other methods."""
 
     async def CreateOrder(  # noqa: N802 - named by the proto
         self, request: order_pb2.CreateOrderRequest, context: Context
@@ -55,8 +56,13 @@ def _order(request: order_pb2.CreateOrderRequest) -> order_pb2.Order:
     return order
 
 
+def _add(server: grpc.aio.Server) -> None:
+    # The base class that grpc generates answers the other methods with UNIMPLEMENTED.
+    add_OrderServiceServicer_to_server(Stub(), server)  # type: ignore[abstract]
+
+
 async def _serve(address: str) -> None:
-    async with serving(address, {SERVICE_NAME: lambda s: add_OrderServiceServicer_to_server(Stub(), s)}):
+    async with serving(address, {SERVICE_NAME: _add}):
         await asyncio.Event().wait()
 
 

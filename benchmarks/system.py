@@ -16,6 +16,7 @@ import asyncpg
 from api_gateway.tokens import Tokens
 from launcher.environment import read_env_file
 from launcher.layout import SERVICES
+from launcher.problem import Problem
 
 CHECKOUT = Path(__file__).parents[1]
 _START = str(CHECKOUT / "start-services.sh")
@@ -51,14 +52,22 @@ class System:
         """The SQLAlchemy URL of a database: user, inventory or order."""
         return self.environment[f"{database.upper()}_DATABASE_URL"]
 
+    @property
+    def admin_url(self) -> str:
+        """The SQLAlchemy URL of PostgreSQL's superuser."""
+        return self.environment["POSTGRES_ADMIN_URL"]
+
     async def connect(self, database: str) -> "asyncpg.Connection[Any]":
         """A connection to a database: user, inventory or order."""
-        return await asyncpg.connect(asyncpg_url(self.url(database)))
+        return await asyncpg.connect(self.url(database).replace("+asyncpg", "", 1))
 
-
-def asyncpg_url(url: str) -> str:
-    """A SQLAlchemy URL as asyncpg wants it."""
-    return url.replace("+asyncpg", "", 1)
+    async def administer(self, statement: str) -> None:
+        """Execute a statement as PostgreSQL's superuser."""
+        connection = await asyncpg.connect(self.admin_url.replace("+asyncpg", "", 1))
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
 
 
 @contextmanager
@@ -69,7 +78,7 @@ def running(run_dir: Path, **variables: str) -> Iterator[System]:
     try:
         started = _call(environment, "--detach", "--no-demo", seconds=_START_SECONDS)
         if started.returncode:
-            raise RuntimeError(f"start-services.sh failed:\n{started.stdout}{started.stderr}")
+            raise Problem(f"start-services.sh failed:\n{started.stdout}{started.stderr}")
         known = read_env_file(run_dir / "secrets.env") | read_env_file(run_dir / "environment.env")
         yield System(run_dir, environment | known)
     finally:
@@ -83,7 +92,7 @@ def _remove(environment: dict[str, str], run_dir: Path) -> None:
 
 
 def _environment(run_dir: Path, variables: dict[str, str]) -> dict[str, str]:
-    """The caller's environment without what places or tunes a system, and with places of our own."""
+    """The caller's environment without what places or tunes a system, and places of our own."""
     ours = {service.port_variable for service in SERVICES} | {"BIND_HOST", "JWT_PRIVATE_KEY"}
     ours |= {service.address_variable for service in SERVICES}
     ours |= {service.database_variable for service in SERVICES}

@@ -1,9 +1,21 @@
 """What inventory does: the catalogue, and the stock with its ledger."""
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Select, bindparam, func, insert, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Select,
+    Uuid,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -15,11 +27,18 @@ from inventory_service.models import (
     StockUpdate,
     UpdateResult,
     products,
+    reservations,
     stock_movements,
 )
-from service_kit.database import AnyRow, autocommit, retrying_conflicts, transaction
+from service_kit.database import AnyRow, autocommit, rehearsal, retrying_conflicts, transaction
 from service_kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from service_kit.pagination import decode_int_token, encode_token, page_size
+from service_kit.pagination import (
+    decode_int_token,
+    decode_token,
+    encode_token,
+    invalid_token,
+    page_size,
+)
 
 MAX_NAME, MAX_DESCRIPTION, MAX_REASON = 200, 5_000, 500
 MAX_AMOUNT = 10**12
@@ -28,9 +47,18 @@ MAX_PRODUCT_ID = 2**53 - 1
 """The largest explicit id: every JSON reader can hold it."""
 MAX_CHECKS = 10_000
 MAX_UPDATES = 1_000
+MAX_RESERVATIONS = 1_000
 
 _CHECK = select(products.c.id, products.c.name, products.c.price_cents, products.c.stock).where(
     products.c.id == bindparam("ids", type_=ARRAY(BigInteger)).any_()
+)
+
+_ANY_ORDER = bindparam("ids", type_=ARRAY(Uuid)).any_()
+_RESERVATIONS = select(reservations).where(reservations.c.order_id == _ANY_ORDER)
+_MOVEMENTS = (
+    select(stock_movements)
+    .where(stock_movements.c.order_id == _ANY_ORDER)
+    .order_by(stock_movements.c.id)
 )
 
 
@@ -130,11 +158,17 @@ async def check_stock(engine: AsyncEngine, product_ids: Sequence[int]) -> dict[i
 
 
 @retrying_conflicts
-async def update_stock(engine: AsyncEngine, updates: Sequence[StockUpdate]) -> list[UpdateResult]:
-    """Apply order-driven updates in one transaction, each all-or-nothing and at most once."""
+async def update_stock(
+    engine: AsyncEngine, updates: Sequence[StockUpdate], *, validate_only: bool = False
+) -> list[UpdateResult]:
+    """Apply order-driven updates in one transaction, each all-or-nothing and at most once.
+
+    With `validate_only` that transaction is rolled back.
+    """
     if len(updates) > MAX_UPDATES:
         raise InvalidArgument("TOO_MANY_ITEMS", f"at most {MAX_UPDATES} updates in one call")
-    async with transaction(engine) as connection:
+    opened = rehearsal if validate_only else transaction
+    async with opened(engine) as connection:
         orders = {update.order_id for update in updates}
         decided = await ledger.lock_reservations(connection, orders)
         restoring = [
@@ -206,6 +240,42 @@ async def list_stock_movements(
         if not rows and (await connection.execute(_by_id(product_id))).one_or_none() is None:
             raise _no_product(product_id)
     return _page(rows, size)
+
+
+async def get_reservations(
+    engine: AsyncEngine, order_ids: Sequence[uuid.UUID]
+) -> list[tuple[AnyRow, list[AnyRow]]]:
+    """What was decided for those of these orders that it was for, each with its movements."""
+    if len(order_ids) > MAX_RESERVATIONS:
+        raise InvalidArgument("TOO_MANY_ITEMS", f"at most {MAX_RESERVATIONS} orders in one call")
+    ids = {"ids": list(order_ids)}
+    movements: dict[uuid.UUID, list[AnyRow]] = {}
+    # Reservations first: their movements were committed with them, or are newer.
+    async with autocommit(engine) as connection:
+        found = (await connection.execute(_RESERVATIONS, ids)).all()
+        for row in await connection.execute(_MOVEMENTS, ids):
+            movements.setdefault(row.order_id, []).append(row)
+    return [(row, movements.get(row.order_id, [])) for row in found]
+
+
+async def list_reservations(
+    engine: AsyncEngine, *, state: State | None, size: int, token: str
+) -> tuple[Sequence[AnyRow], str]:
+    """A page of what was decided, by ascending order id, and the token of the next page."""
+    size = page_size(size, 100, MAX_RESERVATIONS)
+    statement = select(reservations).order_by(reservations.c.order_id).limit(size + 1)
+    if state is not None:
+        statement = statement.where(reservations.c.state == state)
+    key = decode_token(token)
+    if key is not None:
+        try:
+            statement = statement.where(reservations.c.order_id > uuid.UUID(key))
+        except ValueError as error:
+            raise invalid_token() from error
+    async with autocommit(engine) as connection:
+        rows = (await connection.execute(statement)).all()
+    page = rows[:size]
+    return page, encode_token(page[-1].order_id) if len(rows) > size else ""
 
 
 async def _insert_product(connection: AsyncConnection, values: dict[str, object]) -> AnyRow | None:

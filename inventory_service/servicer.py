@@ -11,7 +11,7 @@ from grpc.aio import ServicerContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from inventory_service import operations
-from inventory_service.models import Kind, StockUpdate, UpdateResult
+from inventory_service.models import Kind, State, StockUpdate, UpdateResult
 from proto import inventory_pb2 as pb
 from proto.inventory_pb2_grpc import InventoryServiceServicer
 from service_kit.database import AnyRow
@@ -21,6 +21,8 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["InventoryService"].full_name
 MAX_QUANTITY = 1_000_000
 
 Context = ServicerContext[Any, Any]
+
+_STATES = {pb.ReservationState.Value(f"RESERVATION_STATE_{state}"): state for state in State}
 
 
 class InventoryServicer(InventoryServiceServicer):
@@ -74,7 +76,10 @@ class InventoryServicer(InventoryServiceServicer):
     async def UpdateStock(
         self, request: pb.UpdateStockRequest, context: Context
     ) -> pb.UpdateStockResponse:
-        results = await operations.update_stock(self._engine, list(map(_update, request.updates)))
+        updates = list(map(_update, request.updates))
+        results = await operations.update_stock(
+            self._engine, updates, validate_only=request.validate_only
+        )
         return pb.UpdateStockResponse(
             results=[
                 _result(update, result)
@@ -98,6 +103,29 @@ class InventoryServicer(InventoryServiceServicer):
         )
         return pb.ListStockMovementsResponse(movements=map(_movement, page), next_page_token=token)
 
+    async def BatchGetReservations(
+        self, request: pb.BatchGetReservationsRequest, context: Context
+    ) -> pb.BatchGetReservationsResponse:
+        found = await operations.get_reservations(
+            self._engine, list(map(_order_id, request.order_ids))
+        )
+        return pb.BatchGetReservationsResponse(
+            reservations=[_reservation(row, movements) for row, movements in found]
+        )
+
+    async def ListReservations(
+        self, request: pb.ListReservationsRequest, context: Context
+    ) -> pb.ListReservationsResponse:
+        page, token = await operations.list_reservations(
+            self._engine,
+            state=_STATES.get(request.state),
+            size=request.page_size,
+            token=request.page_token,
+        )
+        return pb.ListReservationsResponse(
+            reservations=map(_reservation, page), next_page_token=token
+        )
+
 
 def _update(update: pb.StockUpdate) -> StockUpdate:
     kinds = {
@@ -106,11 +134,14 @@ def _update(update: pb.StockUpdate) -> StockUpdate:
     }
     if update.kind not in kinds:
         raise InvalidArgument("INVALID_KIND", "kind must be DEDUCT or RESTORE")
+    return StockUpdate(_order_id(update.order_id), kinds[update.kind], _added_up(update.items))
+
+
+def _order_id(text: str) -> uuid.UUID:
     try:
-        order_id = uuid.UUID(update.order_id)
+        return uuid.UUID(text)
     except ValueError as error:
         raise InvalidArgument("INVALID_ORDER_ID", "order_id must be a UUID") from error
-    return StockUpdate(order_id, kinds[update.kind], _added_up(update.items))
 
 
 def _added_up(items: Iterable[pb.StockItem]) -> dict[int, int]:
@@ -171,6 +202,16 @@ def _movement(movement: AnyRow) -> pb.StockMovement:
         order_id=str(movement.order_id or ""),
         reason=movement.reason,
         create_time=_timestamp(movement.created_at),
+    )
+
+
+def _reservation(row: AnyRow, movements: Iterable[AnyRow] = ()) -> pb.Reservation:
+    return pb.Reservation(
+        order_id=str(row.order_id),
+        state=pb.ReservationState.Value(f"RESERVATION_STATE_{row.state}"),
+        shortages=[pb.Shortage(**short) for short in row.shortages or ()],
+        create_time=_timestamp(row.created_at),
+        movements=map(_movement, movements),
     )
 
 

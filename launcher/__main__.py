@@ -34,12 +34,15 @@ class Interrupted(BaseException):
 def up(
     context: typer.Context,
     *,
-    detach: Annotated[bool, typer.Option(help="Return once everything is healthy.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return once everything is healthy.")
+    ] = False,
     demo_catalogue: Annotated[
         bool, typer.Option("--demo/--no-demo", help="Create a few products to try.")
     ] = True,
     infra_only: Annotated[
-        bool, typer.Option(help="Only PostgreSQL and RabbitMQ, for tests.", hidden=True)
+        bool,
+        typer.Option("--infra-only", help="Only PostgreSQL and RabbitMQ, for tests.", hidden=True),
     ] = False,
 ) -> None:
     """Start the whole system and keep it running until Ctrl-C."""
@@ -151,7 +154,7 @@ def _hold(layout: Layout) -> None:
 def main() -> None:
     """Run the command line; a Problem is a line on stderr and exit code 1."""
     try:
-        app()
+        app(prog_name="./start-services.sh")
     except Problem as problem:
         console.stderr = True
         console.print(f"error: {problem}", markup=False)

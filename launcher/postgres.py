@@ -10,6 +10,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from launcher import account
 from launcher.account import Account
@@ -143,12 +146,20 @@ def complaint_of(url: str) -> str:
 
 
 async def _complaint_of(url: str) -> str:
+    # As the services connect: SQLAlchemy reads more of a URL than asyncpg itself does.
+    engine = create_async_engine(url, poolclass=NullPool)
     try:
-        async with asyncio.timeout(_PROBE_SECONDS):
-            connection = await asyncpg.connect(url.replace("+asyncpg", "", 1))
-            await connection.close()
+        async with asyncio.timeout(_PROBE_SECONDS), engine.connect():
+            return ""
     except TimeoutError:
         return "no answer"
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (
+        OSError,
+        ValueError,
+        SQLAlchemyError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+    ) as error:
         return str(error) or type(error).__name__
-    return ""
+    finally:
+        await engine.dispose()

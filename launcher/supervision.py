@@ -52,11 +52,11 @@ class Supervisor:
     def states(self) -> list[ProgramState]:
         """Each program's state in start order; none unless supervisord runs and is not stopping."""
         try:
-            found = cast(
-                Sequence[Mapping[str, str | int]], self._rpc().supervisor.getAllProcessInfo()
-            )
+            with self._rpc() as rpc:
+                answer = rpc.supervisor.getAllProcessInfo()
         except (OSError, Fault):
             return []
+        found = cast(Sequence[Mapping[str, str | int]], answer)
         states = [
             ProgramState(
                 name=str(entry["name"]),
@@ -108,7 +108,8 @@ class Supervisor:
 
     def start_program(self, name: str) -> None:
         """Start program `name`; from now on it is started again whenever it dies."""
-        self._rpc().supervisor.startProcess(name, False)  # noqa: FBT003
+        with self._rpc() as rpc:
+            rpc.supervisor.startProcess(name, False)  # noqa: FBT003
 
     def stop(self) -> bool:
         """Stop all programs in reverse start order, then supervisord; return when all are gone.

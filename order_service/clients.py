@@ -1,12 +1,14 @@
 """The neighbours of order_service."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+import datetime as dt
+import uuid
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import grpc
 
 from order_service.events import OutboxEvent
-from order_service.models import Snapshot
+from order_service.models import Movement, Reservation, Shortage, Snapshot
 from proto import inventory_pb2, producer_pb2, user_pb2
 from proto.inventory_pb2_grpc import InventoryServiceStub
 from proto.producer_pb2_grpc import ProducerServiceStub
@@ -17,8 +19,11 @@ from service_kit.grpc_status import from_status
 
 LOOKUP_SECONDS = 3.0
 PUBLISH_SECONDS = 10.0
+AUDIT_SECONDS = 10.0
 MAX_CHECKS = 10_000
 """So many products are looked up in one call: as many as inventory allows."""
+
+_LOOKUPS = ["CheckStock", "BatchGetReservations", "ListReservations"]
 
 
 def open_user_channel(address: str) -> grpc.aio.Channel:
@@ -28,7 +33,7 @@ def open_user_channel(address: str) -> grpc.aio.Channel:
 
 def open_inventory_channel(address: str) -> grpc.aio.Channel:
     """A channel to the inventory service."""
-    return open_channel(address, "ecommerce.inventory.v1.InventoryService", ["CheckStock"])
+    return open_channel(address, "ecommerce.inventory.v1.InventoryService", _LOOKUPS)
 
 
 def open_producer_channel(address: str) -> grpc.aio.Channel:
@@ -71,6 +76,50 @@ class InventoryClient:
             for check in answer.checks
             if check.found
         }
+
+
+class ReservationClient:
+    """What inventory decided for orders."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = InventoryServiceStub(channel)
+
+    async def reservations(self, order_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, Reservation]:
+        """What was decided and moved, for those of these orders (1,000 at most) it was for."""
+        request = inventory_pb2.BatchGetReservationsRequest(order_ids=map(str, order_ids))
+        answer = await call(self._stub.BatchGetReservations, request, timeout=AUDIT_SECONDS)
+        return {uuid.UUID(each.order_id): _reservation(each) for each in answer.reservations}
+
+    async def holders(self) -> AsyncIterator[dict[uuid.UUID, Reservation]]:
+        """The orders that hold stock, a page at a time."""
+        request = inventory_pb2.ListReservationsRequest(
+            page_size=1_000, state=inventory_pb2.RESERVATION_STATE_DEDUCTED
+        )
+        while True:
+            answer = await call(self._stub.ListReservations, request, timeout=AUDIT_SECONDS)
+            yield {uuid.UUID(each.order_id): _reservation(each) for each in answer.reservations}
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                return
+
+
+def _reservation(found: inventory_pb2.Reservation) -> Reservation:
+    return Reservation(
+        inventory_pb2.ReservationState.Name(found.state).removeprefix("RESERVATION_STATE_"),
+        found.create_time.ToDatetime(dt.UTC),
+        [Shortage(s.product_id, s.requested, s.available) for s in found.shortages],
+        [
+            Movement(
+                inventory_pb2.StockMovementKind.Name(each.kind).removeprefix(
+                    "STOCK_MOVEMENT_KIND_"
+                ),
+                each.product_id,
+                each.delta,
+                each.create_time.ToDatetime(dt.UTC),
+            )
+            for each in found.movements
+        ],
+    )
 
 
 class ProducerClient:

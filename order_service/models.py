@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -257,6 +258,33 @@ class Settlement(NamedTuple):
     status: Status | None
     shortages: Sequence[Shortage] = ()
     caller: Caller = Caller()
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """A row of inventory's ledger; `delta` is the signed change of stock."""
+
+    kind: str
+    product_id: int
+    delta: int
+    moved_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What inventory decided for an order, and what it moved."""
+
+    state: str
+    decided_at: dt.datetime
+    shortages: Sequence[Shortage] = ()
+    movements: Sequence[Movement] = ()
+
+    def held(self) -> dict[int, int]:
+        """Quantity by product, of what the order holds now."""
+        totals: Counter[int] = Counter()
+        for movement in self.movements:
+            totals[movement.product_id] -= movement.delta
+        return {product_id: quantity for product_id, quantity in totals.items() if quantity}
 
 
 def priced_items(draft: Draft, snapshots: Mapping[int, Snapshot]) -> list[Item]:

@@ -28,7 +28,7 @@ from order_service.models import (
 )
 from order_service.storage import NewOrder
 from order_service.wakeups import Wakeups
-from service_kit.database import autocommit, retrying_conflicts
+from service_kit.database import autocommit, rehearsal, retrying_conflicts
 from service_kit.errors import (
     InvalidArgument,
     NotFound,
@@ -152,16 +152,20 @@ async def cancel_order(shop: Shop, order_id: uuid.UUID, user_id: int, caller: Ca
 
 
 @retrying_conflicts
-async def settle_orders(shop: Shop, settlements: Sequence[Settlement]) -> dict[uuid.UUID, Status]:
+async def settle_orders(
+    shop: Shop, settlements: Sequence[Settlement], *, validate_only: bool = False
+) -> dict[uuid.UUID, Status]:
     """Record what inventory decided; returns each existing order's status now.
 
     Only PENDING orders move; their events are written with them. Repeating changes nothing.
+    With `validate_only` it is all rolled back.
     """
     if len(settlements) > MAX_BATCH:
         raise InvalidArgument("TOO_MANY_ITEMS", f"at most {MAX_BATCH} settlements in one call")
     ids = [settlement.order_id for settlement in settlements]
     now = dt.datetime.now(dt.UTC)
-    async with autocommit(shop.engine) as connection:
+    opened = rehearsal if validate_only else autocommit
+    async with opened(shop.engine) as connection:
         found = await storage.load_headers(connection, ids)
         moves = {
             each.order_id: found[each.order_id]._replace(
@@ -179,8 +183,9 @@ async def settle_orders(shop: Shop, settlements: Sequence[Settlement]) -> dict[u
             await storage.release(connection, released)
         if len(moved) < len(pending):
             found = await storage.load_headers(connection, ids)
-    shop.wakeups.announce(moved)
-    if moved:
+    if not validate_only:
+        shop.wakeups.announce(moved)
+    if moved and not validate_only:
         settled = [(o.id, o.status, callers[o.id].request_id) for o in pending if o.id in moved]
         log.info("orders settled", orders=settled)
     return {

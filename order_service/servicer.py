@@ -79,7 +79,9 @@ class OrderServicer(OrderServiceServicer):
         self, request: pb.SettleOrdersRequest, context: Context
     ) -> pb.SettleOrdersResponse:
         settlements = [_settlement(each) for each in request.settlements]
-        statuses = await operations.settle_orders(self._shop, settlements)
+        statuses = await operations.settle_orders(
+            self._shop, settlements, validate_only=request.validate_only
+        )
         return pb.SettleOrdersResponse(
             results=[
                 pb.SettlementResult(

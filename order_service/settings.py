@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from service_kit.settings import DatabaseUrl, Port, ServiceSettings, local_address
+from service_kit.settings import DatabaseUrl, MetricsPort, Port, ServiceSettings, local_address
 
 
 class Settings(ServiceSettings):
@@ -23,3 +23,9 @@ class Settings(ServiceSettings):
     """An order unsettled for so long has its event published again; doubled each time."""
     outbox_retention_seconds: float = Field(3600.0, ge=0)
     """How long delivered outbox rows are kept."""
+
+    order_service_metrics_port: MetricsPort = 0
+    order_audit_seconds: float = Field(5.0, ge=0)
+    """Pause between two looks of the running audit; 0 means that it does not run."""
+    order_audit_grace_seconds: float = Field(90.0, gt=0)
+    """An order or event is late if one that came after it was done with so long ago."""

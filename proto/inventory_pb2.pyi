@@ -96,6 +96,35 @@ STOCK_MOVEMENT_KIND_DEDUCT: StockMovementKind.ValueType  # 3
 STOCK_MOVEMENT_KIND_RESTORE: StockMovementKind.ValueType  # 4
 Global___StockMovementKind: _TypeAlias = StockMovementKind  # noqa: Y015
 
+class _ReservationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReservationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReservationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESERVATION_STATE_UNSPECIFIED: _ReservationState.ValueType  # 0
+    RESERVATION_STATE_DEDUCTED: _ReservationState.ValueType  # 1
+    """The order holds its stock."""
+    RESERVATION_STATE_REJECTED: _ReservationState.ValueType  # 2
+    """Some item was short: the order holds nothing."""
+    RESERVATION_STATE_RESTORED: _ReservationState.ValueType  # 3
+    """What the order held was put back."""
+    RESERVATION_STATE_CANCELLED: _ReservationState.ValueType  # 4
+    """The order was cancelled before anything was taken."""
+
+class ReservationState(_ReservationState, metaclass=_ReservationStateEnumTypeWrapper): ...
+
+RESERVATION_STATE_UNSPECIFIED: ReservationState.ValueType  # 0
+RESERVATION_STATE_DEDUCTED: ReservationState.ValueType  # 1
+"""The order holds its stock."""
+RESERVATION_STATE_REJECTED: ReservationState.ValueType  # 2
+"""Some item was short: the order holds nothing."""
+RESERVATION_STATE_RESTORED: ReservationState.ValueType  # 3
+"""What the order held was put back."""
+RESERVATION_STATE_CANCELLED: ReservationState.ValueType  # 4
+"""The order was cancelled before anything was taken."""
+Global___ReservationState: _TypeAlias = ReservationState  # noqa: Y015
+
 @_typing.final
 class Product(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -395,6 +424,9 @@ class UpdateStockRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UPDATES_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Answer as if applied, and roll back (https://google.aip.dev/163)."""
     @_builtins.property
     def updates(self) -> _containers.RepeatedCompositeFieldContainer[Global___StockUpdate]:
         """At most 1000."""
@@ -403,10 +435,11 @@ class UpdateStockRequest(_message.Message):
         self,
         *,
         updates: _abc.Iterable[Global___StockUpdate] | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["updates", b"updates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["updates", b"updates", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -632,3 +665,135 @@ class ListStockMovementsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListStockMovementsResponse: _TypeAlias = ListStockMovementsResponse  # noqa: Y015
+
+@_typing.final
+class Reservation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SHORTAGES_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MOVEMENTS_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    state: Global___ReservationState.ValueType
+    @_builtins.property
+    def shortages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Shortage]:
+        """With REJECTED: the items that were short."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def movements(self) -> _containers.RepeatedCompositeFieldContainer[Global___StockMovement]:
+        """The order's rows in the ledger, oldest first; only in BatchGetReservations' answer."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        state: Global___ReservationState.ValueType = ...,
+        shortages: _abc.Iterable[Global___Shortage] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        movements: _abc.Iterable[Global___StockMovement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "movements", b"movements", "order_id", b"order_id", "shortages", b"shortages", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reservation: _TypeAlias = Reservation  # noqa: Y015
+
+@_typing.final
+class BatchGetReservationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """UUIDs; at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        order_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_ids", b"order_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetReservationsRequest: _TypeAlias = BatchGetReservationsRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetReservationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reservation]:
+        """In no particular order."""
+
+    def __init__(
+        self,
+        *,
+        reservations: _abc.Iterable[Global___Reservation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservations", b"reservations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetReservationsResponse: _TypeAlias = BatchGetReservationsResponse  # noqa: Y015
+
+@_typing.final
+class ListReservationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """1 to 1000; 0 means 100."""
+    page_token: _builtins.str
+    state: Global___ReservationState.ValueType
+    """UNSPECIFIED means any."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        state: Global___ReservationState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReservationsRequest: _TypeAlias = ListReservationsRequest  # noqa: Y015
+
+@_typing.final
+class ListReservationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def reservations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reservation]: ...
+    def __init__(
+        self,
+        *,
+        reservations: _abc.Iterable[Global___Reservation] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "reservations", b"reservations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReservationsResponse: _TypeAlias = ListReservationsResponse  # noqa: Y015

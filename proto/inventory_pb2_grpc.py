@@ -75,6 +75,16 @@ class InventoryServiceStub:
                 request_serializer=proto_dot_inventory__pb2.ListStockMovementsRequest.SerializeToString,
                 response_deserializer=proto_dot_inventory__pb2.ListStockMovementsResponse.FromString,
                 _registered_method=True)
+        self.BatchGetReservations = channel.unary_unary(
+                '/ecommerce.inventory.v1.InventoryService/BatchGetReservations',
+                request_serializer=proto_dot_inventory__pb2.BatchGetReservationsRequest.SerializeToString,
+                response_deserializer=proto_dot_inventory__pb2.BatchGetReservationsResponse.FromString,
+                _registered_method=True)
+        self.ListReservations = channel.unary_unary(
+                '/ecommerce.inventory.v1.InventoryService/ListReservations',
+                request_serializer=proto_dot_inventory__pb2.ListReservationsRequest.SerializeToString,
+                response_deserializer=proto_dot_inventory__pb2.ListReservationsResponse.FromString,
+                _registered_method=True)
 
 
 class InventoryServiceServicer:
@@ -138,6 +148,20 @@ class InventoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetReservations(self, request, context):
+        """What was decided and moved for these orders; those never decided are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReservations(self, request, context):
+        """What was decided for orders, by ascending order id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InventoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +204,16 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.ListStockMovements,
                     request_deserializer=proto_dot_inventory__pb2.ListStockMovementsRequest.FromString,
                     response_serializer=proto_dot_inventory__pb2.ListStockMovementsResponse.SerializeToString,
+            ),
+            'BatchGetReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetReservations,
+                    request_deserializer=proto_dot_inventory__pb2.BatchGetReservationsRequest.FromString,
+                    response_serializer=proto_dot_inventory__pb2.BatchGetReservationsResponse.SerializeToString,
+            ),
+            'ListReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReservations,
+                    request_deserializer=proto_dot_inventory__pb2.ListReservationsRequest.FromString,
+                    response_serializer=proto_dot_inventory__pb2.ListReservationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -399,6 +433,60 @@ class InventoryService:
             '/ecommerce.inventory.v1.InventoryService/ListStockMovements',
             proto_dot_inventory__pb2.ListStockMovementsRequest.SerializeToString,
             proto_dot_inventory__pb2.ListStockMovementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ecommerce.inventory.v1.InventoryService/BatchGetReservations',
+            proto_dot_inventory__pb2.BatchGetReservationsRequest.SerializeToString,
+            proto_dot_inventory__pb2.BatchGetReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ecommerce.inventory.v1.InventoryService/ListReservations',
+            proto_dot_inventory__pb2.ListReservationsRequest.SerializeToString,
+            proto_dot_inventory__pb2.ListReservationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ class InventoryServiceStub:
     """A movement by hand. FAILED_PRECONDITION/INSUFFICIENT_STOCK if stock would become negative."""
     ListStockMovements: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListStockMovementsRequest, _inventory_pb2.ListStockMovementsResponse]
     """The ledger of one product, newest first."""
+    BatchGetReservations: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.BatchGetReservationsRequest, _inventory_pb2.BatchGetReservationsResponse]
+    """What was decided and moved for these orders; those never decided are left out."""
+    ListReservations: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListReservationsRequest, _inventory_pb2.ListReservationsResponse]
+    """What was decided for orders, by ascending order id."""
 
 @_typing.type_check_only
 class InventoryServiceAsyncStub(InventoryServiceStub):
@@ -75,6 +79,10 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """A movement by hand. FAILED_PRECONDITION/INSUFFICIENT_STOCK if stock would become negative."""
     ListStockMovements: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListStockMovementsRequest, _inventory_pb2.ListStockMovementsResponse]  # type: ignore[assignment]
     """The ledger of one product, newest first."""
+    BatchGetReservations: _aio.UnaryUnaryMultiCallable[_inventory_pb2.BatchGetReservationsRequest, _inventory_pb2.BatchGetReservationsResponse]  # type: ignore[assignment]
+    """What was decided and moved for these orders; those never decided are left out."""
+    ListReservations: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListReservationsRequest, _inventory_pb2.ListReservationsResponse]  # type: ignore[assignment]
+    """What was decided for orders, by ascending order id."""
 
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """The catalogue, the stock and the ledger of every stock movement."""
@@ -144,5 +152,21 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.ListStockMovementsResponse, _abc.Awaitable[_inventory_pb2.ListStockMovementsResponse]]:
         """The ledger of one product, newest first."""
+
+    @_abc_1.abstractmethod
+    def BatchGetReservations(
+        self,
+        request: _inventory_pb2.BatchGetReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.BatchGetReservationsResponse, _abc.Awaitable[_inventory_pb2.BatchGetReservationsResponse]]:
+        """What was decided and moved for these orders; those never decided are left out."""
+
+    @_abc_1.abstractmethod
+    def ListReservations(
+        self,
+        request: _inventory_pb2.ListReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ListReservationsResponse, _abc.Awaitable[_inventory_pb2.ListReservationsResponse]]:
+        """What was decided for orders, by ascending order id."""
 
 def add_InventoryServiceServicer_to_server(servicer: InventoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -499,6 +499,9 @@ class SettleOrdersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SETTLEMENTS_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Answer as if recorded, and roll back (https://google.aip.dev/163)."""
     @_builtins.property
     def settlements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Settlement]:
         """At most 1000."""
@@ -507,10 +510,11 @@ class SettleOrdersRequest(_message.Message):
         self,
         *,
         settlements: _abc.Iterable[Global___Settlement] | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["settlements", b"settlements"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settlements", b"settlements", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

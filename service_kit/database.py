@@ -6,7 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import asyncpg
 import stamina
-from sqlalchemy import Row
+from sqlalchemy import Row, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.event import listen
 from sqlalchemy.exc import DBAPIError, DisconnectionError
@@ -30,11 +30,14 @@ _CLOSED = ("25006", "55000")
 
 
 @asynccontextmanager
-async def connected(url: str, service: str, pool_size: int = 8) -> AsyncIterator[AsyncEngine]:
+async def connected(
+    url: str, service: str, pool_size: int = 8, *, statement_seconds: float | None = None
+) -> AsyncIterator[AsyncEngine]:
     """An engine on `url` (`postgresql+asyncpg://…`) inside the block; connects lazily.
 
     Connecting, waiting for the pool and every statement have deadlines.
     """
+    statement_seconds = statement_seconds or STATEMENT_SECONDS
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -44,10 +47,10 @@ async def connected(url: str, service: str, pool_size: int = 8) -> AsyncIterator
         hide_parameters=True,
         connect_args={
             "timeout": CONNECT_SECONDS,
-            "command_timeout": STATEMENT_SECONDS,
+            "command_timeout": statement_seconds,
             "server_settings": {
                 "application_name": service,
-                "statement_timeout": f"{STATEMENT_SECONDS:g}s",
+                "statement_timeout": f"{statement_seconds:g}s",
                 "idle_in_transaction_session_timeout": "30s",
                 # A peer that vanished gives its locks back within 20 s.
                 "tcp_keepalives_idle": "10",
@@ -101,6 +104,22 @@ async def autocommit(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         if failure is None:
             raise
         raise failure from error
+
+
+@asynccontextmanager
+async def rehearsal(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """As `transaction`, but always rolled back: tells what would happen."""
+    async with transaction(engine) as connection:
+        yield connection
+        await connection.rollback()
+
+
+@asynccontextmanager
+async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Statements that all see the database as the first one saw it; none may write."""
+    async with transaction(engine) as connection:
+        await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        yield connection
 
 
 def as_service_error(error: Exception) -> ServiceError | None:

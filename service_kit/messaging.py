@@ -1,22 +1,23 @@
 """RabbitMQ: a topology as declared values, and a connection that is kept."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import aio_pika
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractConnection
-from aiormq.exceptions import AMQPError
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS = 5.0
+GET_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0)
 """Pauses between attempts to connect; the last one repeats."""
 
-BROKER_FAILURES = (AMQPError, OSError, TimeoutError, aio_pika.exceptions.AMQPException)
+BROKER_FAILURES = (AMQPError, OSError, TimeoutError, ChannelInvalidStateError)
 """What a broker that is away, or a connection that ends, raises."""
 
 
@@ -55,6 +56,21 @@ async def declare(channel: AbstractChannel, topology: Topology) -> None:
         )
         for exchange_name, routing_key in queue.bindings:
             await declared.bind(exchange_name, routing_key)
+
+
+async def waiting(
+    channel: AbstractChannel, queue: str, limit: int
+) -> AsyncIterator[AbstractIncomingMessage]:
+    """The messages that wait in `queue` now, oldest first, `limit` at most.
+
+    Nobody else gets them until the channel is closed: then those not acked are back in the queue.
+    """
+    declared = await channel.declare_queue(queue, passive=True)
+    for _ in range(min(limit, declared.declaration_result.message_count or 0)):
+        message = await declared.get(fail=False, timeout=GET_SECONDS)
+        if message is None:
+            return
+        yield message
 
 
 async def watch(

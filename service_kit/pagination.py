@@ -11,11 +11,13 @@ MAX_DIGITS = 19
 """Of an int64."""
 
 
-def page_size(requested: int) -> int:
+def page_size(
+    requested: int, default: int = DEFAULT_PAGE_SIZE, largest: int = MAX_PAGE_SIZE
+) -> int:
     """The size of a page: 20 if not given, 100 at most; InvalidArgument if negative."""
     if requested < 0:
         raise InvalidArgument("INVALID_PAGE_SIZE", "page_size must not be negative")
-    return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+    return min(requested or default, largest)
 
 
 def encode_token(last_key: object) -> str:

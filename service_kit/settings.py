@@ -1,6 +1,7 @@
 """Settings from the environment, with every fault reported at once."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -29,6 +30,9 @@ BrokerUrl = Annotated[str, AfterValidator(_amqp_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 """A TCP port to listen on."""
 
+MetricsPort = Annotated[int, Field(ge=0, le=65535)]
+"""A TCP port to serve Prometheus metrics on; 0 means not to."""
+
 
 def local_address(port_field: str) -> Callable[[dict[str, Any]], str]:
     """The default address of a neighbour: this machine, at the port named by another field."""
@@ -51,14 +55,19 @@ class SettingsError(Exception):
 S = TypeVar("S", bound=ServiceSettings)
 
 
-def load(cls: type[S]) -> S:
-    """Read `cls` from the environment; SettingsError names all faulty variables together."""
+def load(cls: type[S], env_file: Path | None = None) -> S:
+    """Read `cls` from the environment; SettingsError names all faulty variables together.
+
+    What the environment does not set may come from `env_file`, with lines of `NAME=value`.
+    """
     try:
-        return cls()
+        return cls(_env_file=env_file)
     except ValidationError as error:
         faults = (
             f"{'_'.join(str(part) for part in fault['loc']).upper() or 'SETTINGS'}: {fault['msg']}"
             for fault in error.errors(include_input=False, include_url=False)
+            # A default made of a faulty field is no fault of its own.
+            if fault["type"] != "default_factory_not_called"
             # Only says that another field is faulty, which is told as well.
             if fault["type"] != "default_factory_not_called"
         )

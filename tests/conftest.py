@@ -8,6 +8,12 @@ import pytest_asyncio
 from tests.support.infrastructure import Broker, Infrastructure, started
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The fault matrix: a few rows of it, chosen by the seed, or all."""
+    parser.addoption("--faults", action="store_true", help="run the whole fault matrix")
+    parser.addoption("--seed", default="1", help="what the fault matrix draws its schedules from")
+
+
 @pytest.fixture(scope="session")
 def infrastructure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Infrastructure]:
     """PostgreSQL and RabbitMQ, started by `start-services.sh --infra-only`."""

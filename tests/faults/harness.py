@@ -199,6 +199,22 @@ class Shop:
 
         await eventually(answers, lambda found: set(found) == {200}, within=60.0)
 
+    @asynccontextmanager
+    async def gateway(self, **variables: str) -> AsyncIterator[str]:
+        """One more gateway, with settings of its own, inside the block: its URL."""
+        (port,) = free_ports(1)
+        environment = self.children["api_gateway"].environment | variables
+        environment["API_GATEWAY_PORT"] = str(port)
+        child = Child("api_gateway", environment, self.folder / f"api_gateway-{port}.log")
+        self.gateway_urls.append(f"http://127.0.0.1:{port}")
+        await child.start()
+        try:
+            await self.ready()
+            yield self.gateway_urls[-1]
+        finally:
+            self.gateway_urls.pop()
+            await child.stop()
+
     def nobody(self) -> Caller:
         """A caller without a token, through the first gateway."""
         return Caller(self.http)
@@ -232,12 +248,11 @@ async def shop_running(
         links = {
             (user, used): await enter(Link.before(_target(used, user, databases, broker)))
             for user, used in LINKS
-            if linked
-            and used in ("broker", "database")
+            if linked and used in ("broker", "database")
         }
-        instances = {
-            service: free_ports(1 + (copies or {}).get(service, 1) - 1) for service in SERVICES
-        }
+        counts = {service: (copies or {}).get(service, 1) for service in SERVICES}
+        ports = iter(free_ports(sum(counts.values())))
+        instances = {service: list(itertools.islice(ports, counts[service])) for service in SERVICES}
         addresses = {service: _address(ports) for service, ports in instances.items()}
         if linked:
             for user, used in LINKS:
@@ -246,9 +261,9 @@ async def shop_running(
                     links[user, used] = await enter(Link.before(address))
         base = _environment(databases, broker, addresses) | variables
         children = {}
-        for service, ports in instances.items():
+        for service, own_ports in instances.items():
             environment = base | _own_links(service, links)
-            for number, port in enumerate(ports, start=1):
+            for number, port in enumerate(own_ports, start=1):
                 name = service if number == 1 else f"{service}-{number}"
                 environment = environment | {f"{service.upper()}_PORT": str(port)}
                 children[name] = Child(service, environment, folder / f"{name}.log")

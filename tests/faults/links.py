@@ -55,7 +55,7 @@ class Link(TcpProxy):
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_client: bool
     ) -> None:
-        loop = asyncio.get_running_loop()
+        loop, slow = asyncio.get_running_loop(), False
         delayed: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         sender = asyncio.create_task(self._send(delayed, writer))
         try:
@@ -68,7 +68,9 @@ class Link(TcpProxy):
                     await self._open.wait()
                     self.held -= len(chunk) * from_client
                 self.passed += len(chunk) * from_client
-                if self.latency_seconds or not delayed.empty():
+                # Once slow, always through the queue: bytes must not overtake each other.
+                slow = slow or self.latency_seconds > 0
+                if slow:
                     delayed.put_nowait((loop.time() + self.latency_seconds, chunk))
                 else:
                     writer.write(chunk)

@@ -99,9 +99,9 @@ POINTS = {
 
 @dataclass(frozen=True)
 class Bug:
-    """A mistake planted into a service, the step at which it dies, and what must be found broken.
+    """A mistake planted into a service, and what must be found broken.
 
-    `point` "" means that the bug shows without any crash.
+    `point` is the step at which it, or another service, dies; "" if it shows without a crash.
     """
 
     service: str
@@ -118,7 +118,9 @@ BUGS = {
         "order_service", "the relay is about to ask the producer", frozenset({"I2", "I4"})
     ),
     "stock moves once more for each delivery": Bug(
-        "inventory_service", "stock is committed and nobody told", frozenset({"I5"})
+        "inventory_service",
+        "stock is updated and the order not settled",
+        frozenset({"I5"}),
     ),
     "an order is accepted before it is stored": Bug(
         "order_service", "", frozenset({"I2"})

@@ -475,17 +475,19 @@ async def test_the_consumer_comes_back_after_the_broker_was_away(world: World) -
         assert await world.statuses(placed) == {"CONFIRMED"}
 
 
-async def test_however_often_the_consumers_connection_drops_each_order_is_applied_once(
+async def test_however_often_the_consumers_connection_drops_nothing_is_lost_or_applied_twice(
     world: World,
 ) -> None:
+    """The connection drops while batches are under way, at whatever moment that happens to be."""
     product = await world.product(1000)
     async with (
         proxied(world.broker.url) as (proxy, url),
         world.consuming(broker_url=url, batch_max_items=10),
     ):
-        placed: list[str] = []
+        placed, bad = [], []
         for _ in range(6):
             placed += await world.place({product: 1}, times=50)
+            bad += await put(world.broker, *[b"no JSON"] * 5)
             before = len(await world.movements(product))
 
             async def under_way(before: int = before) -> int:
@@ -494,6 +496,11 @@ async def test_however_often_the_consumers_connection_drops_each_order_is_applie
             await eventually(under_way, every=0)
             proxy.drop()
         assert await world.statuses(placed) == {"CONFIRMED"}
+
+        async def dead() -> set[str]:
+            return set(await lying_in(world.broker, DEAD_LETTER_QUEUE))
+
+        await eventually(dead, lambda found: found == set(bad))
     assert await world.stock(product) == 1000 - 300
     assert await ready(world.broker) == 0
 

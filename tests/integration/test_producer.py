@@ -291,7 +291,7 @@ async def test_bodies_are_published_byte_by_byte_as_they_are(
         queue = await channel.get_queue(INVENTORY_QUEUE)
         found = [await queue.get(no_ack=True) for _ in sent]
     assert [message.body for message in found] == [each.body for each in sent]
-    assert [message.headers for message in found] == [{"x-request-id": "ß"}] * 3
+    assert [message.headers["x-request-id"] for message in found] == ["ß"] * 3
 
 
 async def test_an_empty_call_is_answered_with_nothing(producer: "Stub") -> None:

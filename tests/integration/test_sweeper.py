@@ -24,6 +24,7 @@ from order_service.wakeups import Wakeups
 from proto.events import ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_CREATED
 from service_kit.background import running
 from service_kit.database import connected, transaction
+from tests.support.tcp_proxy import proxied
 from tests.support.waiting import eventually
 
 REOFFER_SECONDS = 100.0
@@ -216,3 +217,15 @@ async def test_the_running_sweeper_offers_and_prunes_by_itself(engine: AsyncEngi
             return [row.type if row.sent_at is None else "sent" for row in rows]
 
         await eventually(types, lambda found: found == [ORDER_CREATED])
+
+
+async def test_a_sweeper_whose_database_was_away_goes_on(
+    migrated: str, engine: AsyncEngine
+) -> None:
+    async with proxied(migrated) as (proxy, url), connected(url, "sweeper") as through:
+        await proxy.cut()
+        eager = Sweeper(through, Wakeups(), reoffer_seconds=0.2, keep_seconds=3600.0)
+        async with running(eager.run(), asyncio.Event()):
+            await placed(engine)
+            await proxy.resume()
+            await eventually(lambda: offered(engine))

@@ -17,9 +17,19 @@ from proto.events import (
     ORDER_CANCELLED,
     ORDER_CREATED,
 )
+from service_kit.errors import Unavailable
 from service_kit.messaging import declare
-from tests.integration.world import Management, amqp_channel, management, put, ready
-from tests.support.infrastructure import Broker
+from tests.integration.world import (
+    Management,
+    amqp_channel,
+    event,
+    management,
+    publish,
+    publish_probe,
+    put,
+    ready,
+)
+from tests.support.infrastructure import Broker, Infrastructure
 from tests.support.services import producer_running
 from tests.support.waiting import eventually
 
@@ -134,3 +144,17 @@ async def test_a_message_over_the_delivery_limit_becomes_a_dead_letter(
 
         await eventually(give_back)
     await page.delete("policies", "impatient")
+
+
+async def test_a_queue_of_other_arguments_holds_publishing_up_until_it_is_removed(
+    infrastructure: Infrastructure,
+) -> None:
+    """Such as one that an older release declared: nothing is published into an unknown shape."""
+    async with infrastructure.virtual_host() as fresh, management(fresh) as found:
+        await found.put("queues", AUDIT_QUEUE, durable=True, arguments={})
+        async with producer_running(fresh.url) as (_, stub):
+            await eventually(lambda: found.get("queues", INVENTORY_QUEUE))
+            with pytest.raises(Unavailable):
+                await publish(stub, event())
+            await found.delete("queues", AUDIT_QUEUE)
+            await publish_probe(stub)

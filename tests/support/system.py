@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ import httpx
 import psutil
 
 from launcher import orphans
+from launcher.layout import Layout
+from launcher.supervision import Supervisor
 from tests.support.infrastructure import CHECKOUT, START, Broker
 from tests.support.waiting import eventually
 
@@ -45,6 +47,13 @@ _BELOW_EPHEMERAL = range(20_000, 32_000)
 START_SECONDS = 150
 UP_AGAIN_SECONDS = 30.0
 
+_TABLES = r"""
+SELECT format(
+    'SELECT %L AS name, count(*) AS rows, md5(string_agg(t::text, E''\n'' ORDER BY t::text))'
+    ' AS checksum FROM %I AS t', tablename, tablename) AS checksum
+FROM pg_tables WHERE schemaname = 'public'
+"""
+
 Rows = list[dict[str, Any]]
 
 
@@ -54,13 +63,21 @@ class Database:
 
     url: str
 
-    async def rows(self, statement: str, *parameters: object) -> Rows:
-        """What a statement returns."""
-        connection = await asyncpg.connect(self.url.replace("+asyncpg", "", 1), timeout=10)
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Any]:
+        """A connection of asyncpg's; a new one each time, because servers are killed here."""
+        connection = await asyncpg.connect(
+            self.url.replace("+asyncpg", "", 1), timeout=10, command_timeout=10
+        )
         try:
-            return [dict(row) for row in await connection.fetch(statement, *parameters, timeout=10)]
+            yield connection
         finally:
             await connection.close()
+
+    async def rows(self, statement: str, *parameters: object) -> Rows:
+        """What a statement returns."""
+        async with self.connected() as connection:
+            return [dict(row) for row in await connection.fetch(statement, *parameters)]
 
     async def value(self, statement: str, *parameters: object) -> Any:
         """The only column of the only row, or None without a row."""
@@ -69,14 +86,9 @@ class Database:
 
     async def contents(self) -> dict[str, tuple[int, str]]:
         """For each table its number of rows and a checksum of them all."""
-        tables = await self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        sums = (
-            f"SELECT '{table['tablename']}' AS name, count(*) AS rows,"  # noqa: S608
-            f" md5(string_agg(t::text, E'\\n' ORDER BY t::text)) AS checksum"
-            f' FROM "{table["tablename"]}" AS t'
-            for table in tables
-        )
-        found = await self.rows(" UNION ALL ".join(sums))
+        async with self.connected() as connection:
+            tables = await connection.fetch(_TABLES)
+            found = await connection.fetch(" UNION ALL ".join(row["checksum"] for row in tables))
         return {row["name"]: (row["rows"], row["checksum"]) for row in found}
 
 
@@ -160,14 +172,14 @@ class System:
 
     async def restarted(self, name: str, killed: int) -> None:
         """Return once a program that was killed runs as another process."""
+        supervisor = Supervisor(Layout(CHECKOUT, self.run_dir))
 
-        async def state() -> tuple[str, int]:
-            return (await self.status()).get(name, ("", killed))
+        async def states() -> list[tuple[str, bool]]:
+            found = await asyncio.to_thread(supervisor.states)
+            return [(state.state, state.pid != killed) for state in found if state.name == name]
 
         await eventually(
-            state,
-            lambda now: now[0] == "RUNNING" and now[1] != killed,
-            within=UP_AGAIN_SECONDS,
+            states, lambda found: found == [("RUNNING", True)], within=UP_AGAIN_SECONDS
         )
 
     @asynccontextmanager
@@ -184,14 +196,16 @@ class System:
                 os.kill(pid, signal.SIGCONT)
 
     @asynccontextmanager
-    async def down(self, name: str) -> AsyncIterator[None]:
-        """A program that is gone inside the block and started again, healthy, after it."""
-        pid = await self.pid(name)
+    async def unattended(self) -> AsyncIterator[Callable[[str], None]]:
+        """Inside the block what is ended by the function it gives stays away; after it all is well.
+
+        The supervisor hangs meanwhile.
+        """
+        status = await self.status()
         supervisor = int((self.run_dir / "supervisord.pid").read_text())
         os.kill(supervisor, signal.SIGSTOP)
         try:
-            os.kill(pid, signal.SIGKILL)
-            yield
+            yield lambda name: os.kill(status[name][1], signal.SIGKILL)
         finally:
             os.kill(supervisor, signal.SIGCONT)
         await self.ready()

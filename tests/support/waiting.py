@@ -1,10 +1,13 @@
 """Waiting for a condition with a deadline, never for a fixed time."""
 
 import asyncio
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+from launcher.ports import free_port
+
+__all__ = ["eventually", "free_port"]
 
 T = TypeVar("T")
 
@@ -25,10 +28,3 @@ async def eventually(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within} s; last seen: {value!r}")
         await asyncio.sleep(every)
-
-
-def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

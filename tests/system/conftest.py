@@ -40,8 +40,7 @@ async def nobody(system: System) -> AsyncIterator[Caller]:
 async def admin(system: System, nobody: Caller) -> Caller:
     """The administrator."""
     environment = system.environment
-    caller = await nobody.logged_in(environment["ADMIN_EMAIL"], environment["ADMIN_PASSWORD"])
-    return caller
+    return await nobody.logged_in(environment["ADMIN_EMAIL"], environment["ADMIN_PASSWORD"])
 
 
 @pytest_asyncio.fixture

@@ -37,9 +37,7 @@ def _by_key(rows: list[dict[str, Any]]) -> dict[tuple[str, int], int]:
 
 async def stock(system: System, product_id: int) -> int:
     """A product's stock, as it is stored."""
-    return int(
-        await system.inventory.value("SELECT stock FROM products WHERE id = $1", product_id)
-    )
+    return int(await system.inventory.value("SELECT stock FROM products WHERE id = $1", product_id))
 
 
 async def movements(system: System, product_id: int) -> list[tuple[str, int]]:

@@ -10,7 +10,8 @@ import httpx
 Json = dict[str, Any]
 
 PASSWORD = "correct horse battery"
-WAIT = {"Prefer": "wait=20"}
+WAIT = "wait=20"
+"""For the header Prefer: answer once the order is settled."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Caller:
         if body is None:
             content = {}
         own = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return await self.http.request(method, path, headers={**own, **(headers or {})}, **content)  # type: ignore[arg-type]
+        return await self.http.request(method, path, headers={**own, **(headers or {})}, **content)
 
     async def get(self, path: str, **query: object) -> Json:
         """The answer to a GET, which succeeds."""
@@ -66,7 +67,7 @@ class Caller:
     async def order(self, product_id: int, quantity: int = 1, **headers: str) -> Json:
         """A new order; it is settled if it can be."""
         body = {"items": [{"product_id": product_id, "quantity": quantity}]}
-        return await self.post("/v1/orders", body, **{"Prefer": WAIT["Prefer"], **headers})
+        return await self.post("/v1/orders", body, 201, Prefer=WAIT, **headers)
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:

@@ -19,7 +19,7 @@ async def test_the_last_unit_wanted_by_a_hundred_buyers_is_sold_once(
     body = {"items": [{"product_id": product, "quantity": 1}]}
 
     answers = await asyncio.gather(
-        *(buyer.call("POST", "/v1/orders", body, WAIT) for buyer in buyers)
+        *(buyer.call("POST", "/v1/orders", body, {"Prefer": WAIT}) for buyer in buyers)
     )
 
     outcomes = Counter(

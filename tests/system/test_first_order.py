@@ -48,9 +48,7 @@ async def test_an_order_leaves_a_row_wherever_it_should(
         "CONFIRMED",
         3_750,
     )
-    (item,) = await system.orders.rows(
-        "SELECT * FROM order_items WHERE order_id = $1", order["id"]
-    )
+    (item,) = await system.orders.rows("SELECT * FROM order_items WHERE order_id = $1", order["id"])
     assert (item["product_id"], item["quantity"], item["unit_price_cents"]) == (product, 3, 1_250)
     history = await system.orders.rows(
         "SELECT status FROM order_status_history WHERE order_id = $1 ORDER BY changed_at",

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.system import System
 from tests.system import ledger
-from tests.system.shop import Caller, Json, problem
+from tests.system.shop import WAIT, Caller, Json, problem
 
 
 async def pages(caller: Caller, path: str, key: str, **query: object) -> list[list[Json]]:
@@ -96,7 +96,9 @@ async def test_the_ledger_comes_newest_first(
     found = await pages(admin, path, "movements", page_size=3)
 
     rows = [
-        (row["kind"], row["delta"], row["order_id"], row["reason"]) for page in found for row in page
+        (row["kind"], row["delta"], row["order_id"], row["reason"])
+        for page in found
+        for row in page
     ]
     assert rows == [
         ("ADJUSTMENT", -1, "", "broken"),
@@ -172,7 +174,7 @@ async def test_repeated_products_in_an_order_are_added_up(
     product, other = await admin.product(stock=10), await admin.product(stock=10)
     quantities = ((product, 2), (other, 1), (product, 3))
     items = [{"product_id": each, "quantity": quantity} for each, quantity in quantities]
-    order = await customer.post("/v1/orders", {"items": items}, Prefer="wait=20")
+    order = await customer.post("/v1/orders", {"items": items}, Prefer=WAIT)
     shown = {item["product_id"]: item["quantity"] for item in order["items"]}
     assert shown == {product: 5, other: 1}
     assert order["total_price"] == "75.00"

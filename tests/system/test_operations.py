@@ -12,7 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from tests.support.system import System
 from tests.support.waiting import eventually
 from tests.system import queues
-from tests.system.shop import Caller, problem
+from tests.system.shop import WAIT, Caller, problem
 
 NEIGHBOURS = ("user_service", "inventory_service", "order_service")
 EVERYWHERE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
@@ -26,22 +26,21 @@ async def test_health_and_readiness_are_told(nobody: Caller) -> None:
     }
 
 
-@pytest.mark.parametrize("stopped", NEIGHBOURS)
-async def test_readiness_names_the_neighbour_that_is_away(
-    system: System, nobody: Caller, stopped: str
-) -> None:
-    async with system.paused(stopped):
+async def test_readiness_names_a_neighbour_that_hangs(system: System, nobody: Caller) -> None:
+    async with system.paused("inventory_service"):
         answer = await nobody.call("GET", "/readyz")
         assert problem(answer) == (503, "not_ready")
         assert int(answer.headers["Retry-After"]) >= 1
-        states = dict.fromkeys(NEIGHBOURS, "serving") | {stopped: "not serving"}
+        states = dict.fromkeys(NEIGHBOURS, "serving") | {"inventory_service": "not serving"}
         assert answer.json()["metadata"] == {"neighbours": states}
         assert (await nobody.get("/healthz")) == {"status": "alive"}
     await system.ready()
 
 
 async def test_metrics_count_requests_by_route(nobody: Caller) -> None:
-    series = 'http_request_seconds_count{method="GET",route="/v1/products/{product_id}",status="200"}'
+    series = (
+        'http_request_seconds_count{method="GET",route="/v1/products/{product_id}",status="200"}'
+    )
 
     async def counted() -> float:
         answer = await nobody.call("GET", "/metrics")
@@ -105,9 +104,7 @@ async def test_every_answer_tells_its_request_and_forbids_to_guess(
 ) -> None:
     answer = await nobody.call("GET", path)
     assert answer.headers["X-Request-Id"]
-    assert EVERYWHERE.items() <= dict(answer.headers.items()).items() or EVERYWHERE == {
-        name: answer.headers[name] for name in EVERYWHERE
-    }
+    assert {name: answer.headers[name] for name in EVERYWHERE} == EVERYWHERE
     head = await nobody.call("HEAD", path)
     assert (head.status_code, head.content) == (answer.status_code, b"")
 
@@ -118,9 +115,7 @@ async def test_a_request_id_goes_all_the_way(
     product = await admin.product()
     name = f"system-test-{product}"
     body = {"items": [{"product_id": product, "quantity": 1}]}
-    answer = await customer.call(
-        "POST", "/v1/orders", body, {"X-Request-Id": name, "Prefer": "wait=20"}
-    )
+    answer = await customer.call("POST", "/v1/orders", body, {"X-Request-Id": name, "Prefer": WAIT})
     assert answer.headers["X-Request-Id"] == name
     order = answer.json()
 
@@ -138,7 +133,7 @@ async def test_a_clients_trace_goes_all_the_way(
 ) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     body = {"items": [{"product_id": await admin.product(), "quantity": 1}]}
-    headers = {"Traceparent": f"00-{trace}-00f067aa0ba902b7-01", "Prefer": "wait=20"}
+    headers = {"Traceparent": f"00-{trace}-00f067aa0ba902b7-01", "Prefer": WAIT}
     order = (await customer.call("POST", "/v1/orders", body, headers)).json()
     for message in await queues.audited(system, order["id"], "order.created", "order.confirmed"):
         assert message["properties"]["headers"]["traceparent"].split("-")[1] == trace
@@ -157,9 +152,7 @@ async def test_logs_are_lines_of_json_that_tell_who_asked_for_what(
     name = answer.headers["X-Request-Id"]
 
     async def lines() -> list[dict[str, object]]:
-        return [
-            json.loads(line) for line in system.log("api_gateway").splitlines() if name in line
-        ]
+        return [json.loads(line) for line in system.log("api_gateway").splitlines() if name in line]
 
     (line,) = await eventually(lines)
     assert (line["service"], line["event"], line["level"]) == ("api_gateway", "request", "info")

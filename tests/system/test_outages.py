@@ -4,12 +4,11 @@ import asyncio
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import httpx
-import pytest
 
 from tests.support.system import System
 from tests.support.waiting import eventually
@@ -18,6 +17,16 @@ from tests.system.shop import Caller, Json, problem
 
 BROKER_AWAY_SECONDS = 15.0
 STOCK = 10_000
+PAUSE_SECONDS = 0.1
+"""Before a client tries again."""
+SERVICES = (
+    "user_service",
+    "inventory_service",
+    "order_service",
+    "producer_service",
+    "consumer_service",
+    "api_gateway",
+)
 
 
 @dataclass
@@ -43,14 +52,15 @@ class Traffic:
             answer = await self.customer.call("POST", "/v1/orders", body, {"Idempotency-Key": key})
         except httpx.TransportError as error:
             self.failures.append(repr(error))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(PAUSE_SECONDS)
             return
         if answer.status_code == 201:
             self.accepted[key] = answer.json()["id"]
-        else:
-            # No false refusal either: what fails is told to be tried again.
-            assert problem(answer) in [(503, "unavailable"), (504, "timeout")]
-            self.failures.append(answer.text)
+            return
+        # No false refusal either: what fails is told to be tried again.
+        assert problem(answer) in [(503, "unavailable"), (504, "timeout")]
+        self.failures.append(answer.text)
+        await asyncio.sleep(PAUSE_SECONDS)
 
     async def more(self, count: int, within: float) -> None:
         """Return once so many more orders were accepted."""
@@ -60,6 +70,18 @@ class Traffic:
             return len(self.accepted) >= wanted
 
         await eventually(enough, within=within)
+
+    async def confirmed(self) -> bool:
+        """Whether the last order that was accepted is confirmed in time."""
+        last = list(self.accepted.values())[-1]
+
+        async def status() -> str:
+            try:
+                return str((await self.customer.get(f"/v1/orders/{last}"))["status"])
+            except httpx.TransportError as error:
+                return repr(error)
+
+        return await eventually(status, lambda found: found == "CONFIRMED") == "CONFIRMED"
 
 
 @asynccontextmanager
@@ -125,30 +147,25 @@ async def test_orders_are_accepted_while_the_broker_is_down_and_settle_when_it_i
     assert await ledger.stock(system, product) == 80
 
 
-@pytest.mark.parametrize(
-    "service",
-    [
-        "user_service",
-        "inventory_service",
-        "order_service",
-        "producer_service",
-        "consumer_service",
-        "api_gateway",
-        "postgres",
-    ],
-)
-async def test_what_is_killed_is_started_again_and_orders_go_on(
-    system: System, admin: Caller, customer: Caller, service: str
+async def test_whichever_service_is_killed_is_started_again_and_orders_go_on(
+    system: System, admin: Caller, customer: Caller
 ) -> None:
+    killed = await system.status()
     async with traffic(system, admin, customer) as orders:
-        await orders.more(20, within=15)
-        killed = await system.kill(service)
-        await system.restarted(service, killed)
-        await orders.more(20, within=20)
-    assert (await customer.order(orders.product))["status"] == "CONFIRMED"
+        for service in SERVICES:
+            await orders.more(5, within=15)
+            os.kill(killed[service][1], signal.SIGKILL)
+            await orders.more(5, within=20)
+            assert await orders.confirmed(), service
+        for service in SERVICES:
+            await system.restarted(service, killed[service][1])
 
 
-def _calls(product: int) -> dict[str, tuple[str, str, Json | None]]:
+Call = tuple[str, str, Json | None]
+READING = ("me", "product", "orders")
+
+
+def _calls(product: int) -> dict[str, Call]:
     item = {"product_id": product, "quantity": 1}
     account = {"email": f"{uuid.uuid4().hex}@example.com", "password": "long enough", "name": "A"}
     return {
@@ -164,32 +181,53 @@ def _calls(product: int) -> dict[str, tuple[str, str, Json | None]]:
     }
 
 
-@pytest.mark.parametrize(
-    ("away", "affected"),
-    [
-        ("user_service", {"register", "login", "refresh", "me", "order"}),
-        ("inventory_service", {"products", "product", "check", "order"}),
-        ("order_service", {"order", "orders"}),
-        ("postgres", {"register", "login", "refresh", "me", "product", "check", "order", "orders"}),
-    ],
-)
+AWAY = {
+    "user_service": {"register", "login", "refresh", "me", "order"},
+    "inventory_service": {"products", "product", "check", "order"},
+    "order_service": {"order", "orders"},
+}
+
+
+async def _are_put_off(customer: Caller, calls: Iterable[Call]) -> None:
+    answers = await asyncio.gather(*(customer.call(*call) for call in calls))
+    for answer in answers:
+        assert problem(answer) == (503, "unavailable"), answer.url
+        assert int(answer.headers["Retry-After"]) >= 1
+
+
 async def test_what_needs_a_neighbour_that_is_away_is_put_off_and_changes_nothing(
-    system: System, admin: Caller, customer: Caller, away: str, affected: set[str]
+    system: System, admin: Caller, customer: Caller
 ) -> None:
     product = await admin.product()
-    calls = {name: call for name, call in _calls(product).items() if name in affected}
+    calls = _calls(product)
+    async with system.unchanged(), system.unattended() as kill:
+        states = dict.fromkeys(AWAY, "serving")
+        for away, affected in AWAY.items():
+            kill(away)
+            await _are_put_off(customer, (calls[name] for name in affected))
+            states[away] = "not serving"
+            answer = await customer.call("GET", "/readyz")
+            assert problem(answer) == (503, "not_ready")
+            assert answer.json()["metadata"] == {"neighbours": states}
+    assert (await customer.order(product))["status"] == "CONFIRMED"
+
+
+async def test_what_needs_the_database_is_put_off_while_it_is_away(
+    system: System, admin: Caller, customer: Caller
+) -> None:
+    product = await admin.product()
+    calls = _calls(product)
     await system.at_rest()
     before = await system.contents()
-    async with system.down(away):
-        answers = await asyncio.gather(*(customer.call(*call) for call in calls.values()))
-        for answer in answers:
-            assert problem(answer) == (503, "unavailable"), answer.url
-            assert int(answer.headers["Retry-After"]) >= 1
+    async with system.unattended() as kill:
+        kill("postgres")
+        await _are_put_off(customer, calls.values())
 
-    async def database_is_back() -> bool:
-        return (await customer.call("GET", f"/v1/products/{product}")).status_code == 200
+    async def is_back() -> bool:
+        answers = await asyncio.gather(*(customer.call(*calls[name]) for name in READING))
+        return all(answer.status_code == 200 for answer in answers)
 
-    await eventually(database_is_back)
+    await eventually(is_back, within=30)
     assert await system.contents() == before
     assert (await customer.order(product))["status"] == "CONFIRMED"
 
@@ -210,15 +248,3 @@ async def test_what_takes_too_long_is_given_up_and_can_be_tried_again(
         "SELECT count(*) FROM orders WHERE user_id = $1", customer.user_id
     )
     assert placed == 1
-
-
-async def test_a_service_that_is_told_to_stop_finishes_what_it_has_begun(
-    system: System, admin: Caller, customer: Caller
-) -> None:
-    async with traffic(system, admin, customer) as orders:
-        await orders.more(10, within=15)
-        pid = await system.pid("order_service")
-        os.kill(pid, signal.SIGTERM)
-        await system.restarted("order_service", pid)
-        await orders.more(10, within=20)
-    assert "Traceback" not in system.log("order_service")

@@ -273,9 +273,7 @@ REFUSALS = [
         401,
         "invalid_credentials",
     ),
-    Refusal(
-        "POST /v1/auth/refresh", {"refresh_token": "unknown"}, 401, "invalid_refresh_token"
-    ),
+    Refusal("POST /v1/auth/refresh", {"refresh_token": "unknown"}, 401, "invalid_refresh_token"),
     Refusal("POST /v1/auth/logout", {"refresh_token": "unknown"}, 401, "invalid_refresh_token"),
     Refusal("POST /v1/products", PRODUCT, 403, "forbidden"),
     Refusal("PATCH /v1/products/{product}", {"price": "0.01"}, 403, "forbidden"),

@@ -32,7 +32,7 @@ async def test_the_short_paths_serve_from_the_registration_to_the_order(
     asked = await nobody.post("/check_stock", {"product_id": product, "quantity": 11}, status=200)
     assert asked == {"available": False, "stock": 10}
 
-    order = await ada.post("/create_order", order_for(user["id"], product), **WAIT)
+    order = await ada.post("/create_order", order_for(user["id"], product), Prefer=WAIT)
     assert (order["status"], order["total_price"]) == ("CONFIRMED", "25.00")
     assert await ledger.stock(system, product) == 8
 
@@ -49,7 +49,7 @@ async def test_an_administrator_orders_for_another(
     system: System, admin: Caller, customer: Caller
 ) -> None:
     product = await admin.product(stock=10, price="12.50")
-    order = await admin.post("/create_order", order_for(customer.user_id, product), **WAIT)
+    order = await admin.post("/create_order", order_for(customer.user_id, product), Prefer=WAIT)
     assert order["user_id"] == customer.user_id
     assert (await customer.get(f"/v1/orders/{order['id']}"))["status"] == "CONFIRMED"
 

@@ -51,6 +51,7 @@ def test_details_of_other_kinds_are_passed_over() -> None:
     status = status_pb2.Status(code=Code.NOT_FOUND, message="gone")
     status.details.add().Pack(error_details_pb2.RetryInfo())
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason="GONE"))
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="A SECOND ONE"))
     assert from_status(status).reason == "GONE"
 
 

@@ -1,0 +1,107 @@
+"""Which rows of the fault matrix run, with which seed, and what is counted on the way."""
+
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.faults import tally
+from tests.faults.harness import Shop, shop_running
+from tests.faults.load import Load
+from tests.support.infrastructure import Infrastructure
+
+OPTION = "--faults"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Spread a test over its cases: all of them, or some that the seed picks.
+
+    `@pytest.mark.rows(name, cases, quick=n)`: n of the cases run without --faults.
+    """
+    mark = metafunc.definition.get_closest_marker("rows")
+    if mark is None:
+        return
+    name, cases = mark.args
+    cases = list(cases)
+    if not metafunc.config.getoption(OPTION):
+        chance = random.Random(f"{seed_of(metafunc.config)} {metafunc.definition.name}")
+        picked = set(chance.sample(cases, k=mark.kwargs["quick"]))
+        cases = [case for case in cases if case in picked]
+    metafunc.parametrize(name, cases)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only the whole matrix runs; give slow rows their time."""
+    kept, left_out = [], []
+    for item in items:
+        mine = Path(__file__).parent in item.path.parents
+        whole = item.get_closest_marker("whole_matrix")
+        only_whole = mine and whole is not None and not config.getoption(OPTION)
+        (left_out if only_whole else kept).append(item)
+        if mine and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(300))
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def seed_of(config: pytest.Config) -> str:
+    """The seed of this run."""
+    return str(config.getoption("--seed"))
+
+
+@pytest.fixture(scope="session")
+def seed(request: pytest.FixtureRequest) -> str:
+    """What every schedule of this run is drawn from."""
+    return seed_of(request.config)
+
+
+@pytest.fixture(autouse=True)
+def progress(request: pytest.FixtureRequest, seed: str) -> Iterator[None]:
+    """Tell each row of the whole matrix as it begins and ends."""
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not request.config.getoption(OPTION):
+        yield
+        return
+    started = time.monotonic()
+    before = tally.TOTAL.copy()
+    yield
+    done = tally.TOTAL - before
+    counted = ", ".join(f"{count} {what}" for what, count in sorted(done.items()))
+    reporter.write_line("")
+    reporter.write_line(
+        f"  {request.node.name} ({time.monotonic() - started:.0f} s, seed {seed}): {counted}"
+    )
+
+
+Start = Callable[..., AbstractAsyncContextManager[Shop]]
+
+
+@pytest.fixture
+def start(infrastructure: Infrastructure, tmp_path: Path) -> Start:
+    """Starts a shop of the test's own."""
+
+    def run(**options: Any) -> AbstractAsyncContextManager[Shop]:
+        return shop_running(infrastructure, tmp_path, **options)
+
+    return run
+
+
+@pytest_asyncio.fixture(scope="package")
+async def shop(
+    infrastructure: Infrastructure, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Shop]:
+    """One shop for all rows that leave it whole."""
+    async with shop_running(infrastructure, tmp_path_factory.mktemp("shop")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="package")
+async def load(shop: Shop, seed: str) -> Load:
+    """The buyers of this shop; all that they were ever told must stay true."""
+    return await Load.of(shop, seed)

@@ -1,0 +1,62 @@
+"""The broker's queues, read and written behind the services' backs."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, cast
+
+import aio_pika
+
+from proto.events import CONTENT_TYPE, INVENTORY_QUEUE
+from tests.support.infrastructure import Broker
+
+Message = dict[str, Any]
+"""A message as the management page shows it."""
+
+
+async def deliver(broker: Broker, body: bytes, message_id: str) -> None:
+    """Put a message into the consumer's queue, past producer and exchange."""
+    await deliver_all(broker, [(message_id, body)])
+
+
+async def deliver_all(broker: Broker, messages: Iterable[tuple[str, bytes]]) -> None:
+    """Put many messages, by id and body, into the consumer's queue in their order."""
+    async with await aio_pika.connect(broker.url, timeout=10) as connection:
+        channel = await connection.channel()
+        waiting = []
+        for message_id, body in messages:
+            message = aio_pika.Message(
+                body,
+                message_id=message_id,
+                content_type=CONTENT_TYPE,
+                delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            )
+            waiting.append(channel.default_exchange.publish(message, INVENTORY_QUEUE))
+            if len(waiting) == 500:
+                await asyncio.gather(*waiting)
+                waiting.clear()
+        await asyncio.gather(*waiting)
+
+
+async def lying_in(broker: Broker, queue: str) -> list[Message]:
+    """The messages of a queue, oldest first; they stay there."""
+    return cast("list[Message]", await broker.peek(queue, count=20_000))
+
+
+async def message_ids(broker: Broker, queue: str) -> set[str]:
+    """The ids of the messages that lie in a queue, which stay there."""
+    return {
+        str(message["properties"].get("message_id")) for message in await lying_in(broker, queue)
+    }
+
+
+async def purge(broker: Broker, queue: str) -> None:
+    """Throw away what waits in a queue."""
+    async with await aio_pika.connect(broker.url, timeout=10) as connection:
+        await (await (await connection.channel()).get_queue(queue)).purge()
+
+
+async def waiting(broker: Broker, queue: str) -> int:
+    """How many messages wait to be delivered."""
+    async with await aio_pika.connect(broker.url, timeout=10) as connection:
+        declared = await (await connection.channel()).declare_queue(queue, passive=True)
+        return declared.declaration_result.message_count or 0

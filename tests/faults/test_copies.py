@@ -1,0 +1,108 @@
+"""Two of everything: copies share the work, and one may die.
+
+The events of an order keep their order up to the queue, because one relay leads at a time. From
+there two consumers may overtake each other: a cancellation that comes first leaves a tombstone,
+so it does not matter.
+"""
+
+import json
+
+import pytest
+
+from proto.events import AUDIT_QUEUE, INVENTORY_QUEUE, ORDER_CANCELLED, ORDER_CREATED
+from tests.faults import queues, tally
+from tests.faults.conftest import Start
+from tests.faults.harness import SERVICES, Shop
+from tests.faults.invariants import broken
+from tests.faults.load import Load
+from tests.support.waiting import eventually
+
+TWO = dict.fromkeys(SERVICES, 2)
+
+
+@pytest.mark.whole_matrix
+async def test_two_of_everything_share_the_work_and_one_of_each_may_die(
+    start: Start, seed: str
+) -> None:
+    async with start(copies=TWO) as shop:
+        load = await Load.of(shop, f"{seed} copies")
+        load.gateways = shop.gateway_urls
+        await load.place(10)
+        assert await broken(shop, load) == []
+        for service in load.chance.sample(SERVICES, k=len(SERVICES)):
+            victim = load.chance.choice((service, f"{service}-2"))
+            starts = shop.children[victim].starts
+            async with load.going_on():
+                shop.children[victim].kill()
+                await shop.children[victim].restarted(starts)
+            await shop.ready()
+        assert await broken(shop, load) == []
+        logs = [shop.children[name].log() for name in ("consumer_service", "consumer_service-2")]
+        assert all('"consuming"' in log for log in logs)
+        tally.count(load, faults=len(SERVICES))
+
+
+@pytest.mark.whole_matrix
+async def test_one_relay_leads_and_another_takes_over(start: Start, seed: str) -> None:
+    async with start(copies={"order_service": 2}) as shop:
+        load = await Load.of(shop, f"{seed} relays")
+        relays = [shop.children[name] for name in ("order_service", "order_service-2")]
+
+        async def leaders() -> list[int]:
+            return [relay.log().count('"relay leads"') for relay in relays]
+
+        leading = (await eventually(leaders, any)).index(1)
+        await load.place(5)
+        assert sum(await leaders()) == 1
+        async with load.going_on():
+            await relays[leading].kill_for_good()
+            await eventually(leaders, lambda found: found[1 - leading] == 1)
+        await relays[leading].start()
+        assert await broken(shop, load) == []
+        tally.count(load, faults=1)
+
+
+async def test_a_cancellation_that_overtakes_its_order_takes_no_stock(
+    shop: Shop, load: Load
+) -> None:
+    consumer = shop.children["consumer_service"]
+    await consumer.stop()
+    before = set(load.cancelled)
+    load.cancel = 1.0
+    await load.place(1)
+    load.cancel = 0.2
+    orders = load.cancelled - before
+    assert orders
+
+    async def events() -> dict[str, dict[str, queues.Message]]:
+        found: dict[str, dict[str, queues.Message]] = {}
+        for message in await queues.lying_in(shop.broker, AUDIT_QUEUE):
+            order = json.loads(message["payload"])["subject"]
+            if order in orders:
+                found.setdefault(order, {})[message["routing_key"]] = message
+        return found
+
+    wanted = {ORDER_CREATED, ORDER_CANCELLED}
+    found = await eventually(
+        events, lambda found: [set(each) for each in found.values()] == [wanted] * len(orders)
+    )
+    await queues.purge(shop.broker, INVENTORY_QUEUE)
+    await queues.deliver_all(
+        shop.broker,
+        (
+            (found[order][kind]["properties"]["message_id"], found[order][kind]["payload"].encode())
+            for kind in (ORDER_CANCELLED, ORDER_CREATED)
+            for order in orders
+        ),
+    )
+    await consumer.start()
+
+    assert await broken(shop, load) == []
+    for order in orders:
+        assert await shop.inventory.rows(
+            "SELECT state FROM reservations WHERE order_id = $1", order
+        ) == [{"state": "CANCELLED"}]
+        assert not await shop.inventory.value(
+            "SELECT count(*) FROM stock_movements WHERE order_id = $1", order
+        )
+    tally.count(load, faults=len(orders))
