@@ -1,5 +1,6 @@
 """The command line: `./run-benchmarks.sh [--quick | --growth] [--output FILE]`."""
 
+import logging
 import signal
 import sys
 import tempfile
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 from rich.console import Console
 
@@ -41,6 +43,7 @@ def measure(
     """Measure the system, on one that is started for it, and check that nothing was lost."""
     if context.invoked_subcommand is not None:
         return
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if not load.has_wrk():
         console.print("wrk is not installed: our own generator does the closed loop, too.")

@@ -18,25 +18,23 @@ _STYLE = "font-family='sans-serif' font-size='13' fill='#333'"
 def order_svg(one: Document) -> str:
     """Where the time of one order goes: its way through the system, and its CPU by process."""
     stages, latency = one["stages_milliseconds"], one["outcome"]["milliseconds"]["p50"]
-    answered = latency + stages["settled"]
-    way = [
-        ("answered (HTTP)", 0.0, latency),
-        ("published", latency, latency + stages["published"]),
-        ("stock taken", latency, latency + stages["taken"]),
-        ("settled", latency, latency + stages["settled"]),
-    ]
-    scale = (WIDTH - _LEFT - 90) / max(answered, 0.001)
-    parts = [
-        _text(0, 20, f"The way of an order at {one['clients']} clients: medians in ms", bold=True)
-    ]
-    for row, (name, start, end) in enumerate(way):
+    way = {
+        "request to answer": latency,
+        "stored to published": stages["published"],
+        "stored to stock taken": stages["taken"],
+        "stored to settled": stages["settled"],
+    }
+    scale = (WIDTH - _LEFT - 60) / max(*way.values(), 0.001)
+    title = f"The way of an order at {one['clients']} clients: medians in ms"
+    parts = [_text(0, 20, title, bold=True)]
+    for row, (name, milliseconds) in enumerate(way.items()):
         y = 34 + 28 * row
         parts += [
             _text(0, y + 15, name),
-            _bar(_LEFT + start * scale, y, (end - start) * scale, _COLOURS[row]),
-            _text(_LEFT + end * scale + 6, y + 15, f"{end:.0f}"),
+            _bar(_LEFT, y, milliseconds * scale, _COLOURS[row]),
+            _text(_LEFT + milliseconds * scale + 6, y + 15, f"{milliseconds:.0f}"),
         ]
-    return _svg(320, [*parts, *_cpu_bar(one["cpu_milliseconds"], 180)])
+    return _svg(280, [*parts, *_cpu_bar(one["cpu_milliseconds"], 180)])
 
 
 def _cpu_bar(by_program: dict[str, float], top: int) -> Iterable[str]:

@@ -43,7 +43,7 @@ def _orders(found: Document) -> Table:
     columns += [
         "settled after p50 / p99 ms",
         "CPU ms an order",
-        "generator",
+        "generator ms",
         "errors",
         "others' CPU",
     ]

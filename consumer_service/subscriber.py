@@ -1,6 +1,7 @@
 """Takes messages from the queue in batches and acks each batch once it is handled."""
 
 import asyncio
+import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -140,6 +141,7 @@ async def _dead_letter(
         type=properties.message_type,
         content_type=properties.content_type,
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        timestamp=dt.datetime.now(dt.UTC),
         headers={**_writable(properties.headers or {}), REASON_HEADER: str(error)[:1000]},
     )
     async for attempt in stamina.retry_context(

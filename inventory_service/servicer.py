@@ -118,7 +118,7 @@ class InventoryServicer(InventoryServiceServicer):
     ) -> pb.ListReservationsResponse:
         page, token = await operations.list_reservations(
             self._engine,
-            state=_STATES.get(request.state),
+            state=_state(request.state),
             size=request.page_size,
             token=request.page_token,
         )
@@ -135,6 +135,12 @@ def _update(update: pb.StockUpdate) -> StockUpdate:
     if update.kind not in kinds:
         raise InvalidArgument("INVALID_KIND", "kind must be DEDUCT or RESTORE")
     return StockUpdate(_order_id(update.order_id), kinds[update.kind], _added_up(update.items))
+
+
+def _state(number: "pb.ReservationState.ValueType") -> State | None:
+    if number and number not in _STATES:
+        raise InvalidArgument("INVALID_STATE", "there is no such state")
+    return _STATES.get(number)
 
 
 def _order_id(text: str) -> uuid.UUID:

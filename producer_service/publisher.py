@@ -38,6 +38,7 @@ class Publisher:
 
     def __init__(self) -> None:
         self._channel: AbstractUnderlayChannel | None = None
+        self._in_flight: set[str] = set()
 
     async def session(self, connection: AbstractConnection) -> None:
         """Declare the topology and offer the connection for publishing until it fails."""
@@ -57,22 +58,39 @@ class Publisher:
         """Publish; for each event None once every queue it was routed to has it safe.
 
         Otherwise FailedPrecondition (UNROUTABLE) if no queue takes it, or Unavailable: NACKED by
-        the broker, or UNCONFIRMED, which means that it may have it. Raises Unavailable
-        (BROKER_UNAVAILABLE) if the broker is away.
+        the broker, UNCONFIRMED, which means that it may have it, or IN_FLIGHT if another call is
+        publishing it. Raises Unavailable (BROKER_UNAVAILABLE) if the broker is away.
         """
         if self._channel is None:
             raise Unavailable("BROKER_UNAVAILABLE", "the broker is away")
-        if not events:
-            return []
-        messages = [_message(event) for event in events]
+        # A returned message is told by its id alone, so an id may be on its way only once.
+        outgoing = [event for event in events if event.id not in self._in_flight]
+        ids = {event.id for event in outgoing}
+        self._in_flight |= ids
         try:
-            outcomes = await publish_batch(self._channel, EXCHANGE, messages, CONFIRM_SECONDS)
+            outcomes = iter(
+                await publish_batch(
+                    self._channel,
+                    EXCHANGE,
+                    [_message(event) for event in outgoing],
+                    CONFIRM_SECONDS,
+                )
+            )
         except BROKER_FAILURES as error:
             raise Unavailable("BROKER_UNAVAILABLE", "the broker is away") from error
-        return [None if outcome is None else _refusal(outcome) for outcome in outcomes]
+        finally:
+            self._in_flight -= ids
+        return [
+            _refusal(next(outcomes))
+            if event.id in ids
+            else Unavailable("IN_FLIGHT", "another call is publishing the event")
+            for event in events
+        ]
 
 
-def _refusal(outcome: Exception) -> ServiceError:
+def _refusal(outcome: Exception | None) -> ServiceError | None:
+    if outcome is None:
+        return None
     if isinstance(outcome, PublishError):
         return FailedPrecondition("UNROUTABLE", "no queue takes the event")
     if isinstance(outcome, DeliveryError):

@@ -50,6 +50,8 @@ async def publish_batch(
     """
     if not isinstance(channel, aiormq.Channel):
         raise TypeError(f"not a channel of aiormq: {channel!r}")
+    if not messages:
+        return []
     async with asyncio.timeout(timeout), channel.lock:
         # No suspension in here: the delivery tags must follow the order on the wire.
         batch = _Batch(channel, exchange, messages)

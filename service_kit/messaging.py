@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
+
+from service_kit.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -98,12 +101,7 @@ async def keep_connected(
     attempt = 0
     while True:
         try:
-            connection = await aio_pika.connect(
-                url,
-                timeout=CONNECT_SECONDS,
-                heartbeat=HEARTBEAT_SECONDS,
-                client_properties={"connection_name": name},
-            )
+            connection = await _connect(url, name)
             log.info("broker connected", connection=name)
             async with connection:
                 attempt = 0
@@ -113,3 +111,22 @@ async def keep_connected(
         pause = BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)]
         attempt += 1
         await asyncio.sleep(pause)
+
+
+@asynccontextmanager
+async def connected_once(url: str, name: str) -> AsyncIterator[AbstractConnection]:
+    """A connection inside the block; Unavailable if there is none, or if it or a channel fails."""
+    try:
+        async with await _connect(url, name) as connection:
+            yield connection
+    except BROKER_FAILURES as error:
+        raise Unavailable("BROKER_UNAVAILABLE", f"the broker failed: {error!r}") from error
+
+
+async def _connect(url: str, name: str) -> AbstractConnection:
+    return await aio_pika.connect(
+        url,
+        timeout=CONNECT_SECONDS,
+        heartbeat=HEARTBEAT_SECONDS,
+        client_properties={"connection_name": name},
+    )

@@ -26,7 +26,7 @@ def _ack_first() -> None:
         return None
 
     aiormq.Channel.basic_consume = without_acks  # type: ignore[method-assign]
-    aiormq.Channel.basic_ack = nothing  # type: ignore[method-assign, assignment]
+    aiormq.Channel.basic_ack = nothing  # type: ignore[method-assign]
 
 
 def _no_ledger() -> None:
@@ -38,7 +38,7 @@ def _no_ledger() -> None:
 
 def _apply_again() -> None:
     async def nothing_decided(
-        _connection: object, _order_ids: Collection[uuid.UUID]
+        connection: object, order_ids: Collection[uuid.UUID]
     ) -> dict[uuid.UUID, Any]:
         return {}
 

@@ -49,7 +49,7 @@ RECOVERY_SECONDS = 30.0
 RESTART_SECONDS = 0.2
 STOP_SECONDS = 20.0
 ADMIN = ("admin@example.com", "the administrator's own")
-JWT_SECRET = "a secret of the fault matrix, and of nobody else"
+JWT_SECRET = "a secret of the fault matrix, and of nobody else, long enough for HS512 too"
 _NEVER = "86400"
 """The sweeper repairs much; rows that do not name it must hold without its help."""
 
@@ -174,6 +174,7 @@ class Shop:
     links: dict[tuple[str, str], Link]
     gateway_urls: list[str]
     http: httpx.AsyncClient
+    account: tuple[str, str] = ADMIN
     _marks: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def arm(self, service: str, step: str, count: int, bug: str = "") -> Path:
@@ -221,7 +222,7 @@ class Shop:
 
     async def admin(self) -> Caller:
         """The administrator."""
-        return await self.nobody().logged_in(*ADMIN)
+        return await self.nobody().logged_in(*self.account)
 
 
 @asynccontextmanager
@@ -244,7 +245,8 @@ async def shop_running(
         databases = {
             name: await enter(infrastructure.database()) for name in ("USER", "INVENTORY", "ORDER")
         }
-        broker = broker or await enter(infrastructure.virtual_host())
+        if broker is None:
+            broker = await enter(infrastructure.virtual_host())
         links = {
             (user, used): await enter(Link.before(_target(used, user, databases, broker)))
             for user, used in LINKS
@@ -252,7 +254,9 @@ async def shop_running(
         }
         counts = {service: (copies or {}).get(service, 1) for service in SERVICES}
         ports = iter(free_ports(sum(counts.values())))
-        instances = {service: list(itertools.islice(ports, counts[service])) for service in SERVICES}
+        instances = {
+            service: list(itertools.islice(ports, counts[service])) for service in SERVICES
+        }
         addresses = {service: _address(ports) for service, ports in instances.items()}
         if linked:
             for user, used in LINKS:

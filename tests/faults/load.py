@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from tests.faults.harness import Shop
+from tests.support.waiting import eventually
 from tests.system.shop import Caller
 
 _PAUSE_SECONDS = 0.15
@@ -55,6 +56,11 @@ class Load:
         wares = [await admin.product(stock=20 if n == 0 else stock) for n in range(products)]
         return cls(shop, callers, wares, random.Random(str(seed)))
 
+    def refusals(self) -> int:
+        """How many tries ended without a definite answer."""
+        known = ("200", "201", *(f"{status} {code}" for status, code in _REFUSALS))
+        return sum(count for answer, count in self.answers.items() if answer not in known)
+
     async def place(self, orders: int) -> None:
         """Every buyer places so many orders."""
         await asyncio.gather(*(self._buy(buyer, orders) for buyer in self.buyers))
@@ -72,10 +78,12 @@ class Load:
 
     async def until(self, happened: Callable[[], bool], within: float = 30.0) -> None:
         """Order until `happened()` is true."""
+
+        async def seen() -> bool:
+            return happened()
+
         async with self.going_on():
-            deadline = time.monotonic() + within
-            while not happened() and time.monotonic() < deadline:
-                await asyncio.sleep(0.02)
+            await eventually(seen, within=within, every=0.02)
 
     async def _buy(self, buyer: Caller, orders: int, stop: asyncio.Event | None = None) -> None:
         for _ in range(orders):

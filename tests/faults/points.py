@@ -28,9 +28,7 @@ _STORAGE = "order_service.storage"
 _PUBLISH = "order_service.clients:ProducerClient.publish"
 
 POINTS = {
-    "the gateway asks for an order": Point(
-        "api_gateway", When.BEFORE, f"{_GATEWAY}._create_all"
-    ),
+    "the gateway asks for an order": Point("api_gateway", When.BEFORE, f"{_GATEWAY}._create_all"),
     "the gateway has an order and tells nobody": Point(
         "api_gateway", When.AFTER, f"{_GATEWAY}._create_all"
     ),
@@ -70,18 +68,14 @@ POINTS = {
     "stock is updated and the order not settled": Point(
         "consumer_service", When.AFTER, "consumer_service.clients:InventoryClient.update_stock"
     ),
-    "a settlement is about to be stored": Point(
-        "order_service", When.BEFORE, f"{_STORAGE}:settle"
-    ),
+    "a settlement is about to be stored": Point("order_service", When.BEFORE, f"{_STORAGE}:settle"),
     "a settlement is stored and nobody told": Point(
         "order_service", When.AFTER, f"{_STORAGE}:settle"
     ),
     "orders are settled and the messages not acked": Point(
         "consumer_service", When.AFTER, "consumer_service.clients:OrderClient.settle"
     ),
-    "the messages are acked": Point(
-        "consumer_service", When.AFTER, "aiormq:Channel.basic_ack"
-    ),
+    "the messages are acked": Point("consumer_service", When.AFTER, "aiormq:Channel.basic_ack"),
     "a cancellation is about to be stored": Point(
         "order_service", When.BEFORE, f"{_STORAGE}:cancel"
     ),
@@ -122,7 +116,5 @@ BUGS = {
         "stock is updated and the order not settled",
         frozenset({"I5"}),
     ),
-    "an order is accepted before it is stored": Bug(
-        "order_service", "", frozenset({"I2"})
-    ),
+    "an order is accepted before it is stored": Bug("order_service", "", frozenset({"I2"})),
 }

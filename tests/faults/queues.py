@@ -2,15 +2,25 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any, cast
+from dataclasses import dataclass
 
 import aio_pika
+from aio_pika.abc import AbstractIncomingMessage
 
 from proto.events import CONTENT_TYPE, INVENTORY_QUEUE
 from tests.support.infrastructure import Broker
 
-Message = dict[str, Any]
-"""A message as the management page shows it."""
+READ_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A message that lies in a queue."""
+
+    message_id: str
+    routing_key: str
+    body: bytes
+    headers: dict[str, str]
 
 
 async def deliver(broker: Broker, body: bytes, message_id: str) -> None:
@@ -37,16 +47,38 @@ async def deliver_all(broker: Broker, messages: Iterable[tuple[str, bytes]]) -> 
         await asyncio.gather(*waiting)
 
 
-async def lying_in(broker: Broker, queue: str) -> list[Message]:
+async def lying_in(broker: Broker, queue: str) -> list[Letter]:
     """The messages of a queue, oldest first; they stay there."""
-    return cast("list[Message]", await broker.peek(queue, count=20_000))
+    found: list[Letter] = []
+    complete = asyncio.Event()
+    async with await aio_pika.connect(broker.url, timeout=10) as connection:
+        channel = await connection.channel()
+        declared = await channel.declare_queue(queue, passive=True)
+        wanted = declared.declaration_result.message_count or 0
+
+        async def arrive(message: AbstractIncomingMessage) -> None:
+            found.append(
+                Letter(
+                    message.message_id or "",
+                    message.routing_key or "",
+                    message.body,
+                    {name: str(value) for name, value in message.headers.items()},
+                )
+            )
+            if len(found) >= wanted:
+                complete.set()
+
+        if wanted:
+            await declared.consume(arrive)
+            async with asyncio.timeout(READ_SECONDS):
+                await complete.wait()
+    # Nothing was acked: with its channel gone, each message is back in its place.
+    return found
 
 
 async def message_ids(broker: Broker, queue: str) -> set[str]:
     """The ids of the messages that lie in a queue, which stay there."""
-    return {
-        str(message["properties"].get("message_id")) for message in await lying_in(broker, queue)
-    }
+    return {letter.message_id for letter in await lying_in(broker, queue)}
 
 
 async def purge(broker: Broker, queue: str) -> None:

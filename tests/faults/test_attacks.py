@@ -121,9 +121,7 @@ async def test_a_public_key_is_no_secret(shop: Shop, customer: Caller) -> None:
             _unsigned(mine, "none"),
         ]
         answers = [
-            await shop.http.get(
-                f"{url}/v1/users/me", headers={"Authorization": f"Bearer {token}"}
-            )
+            await shop.http.get(f"{url}/v1/users/me", headers={"Authorization": f"Bearer {token}"})
             for token in (good, *forged)
         ]
     assert [answer.status_code for answer in answers] == [200, 401, 401, 401, 401]
@@ -141,10 +139,10 @@ def _hmac(header: dict[str, Any], claims: dict[str, Any], key: bytes) -> str:
 
 async def test_a_role_taken_away_is_gone_at_once(shop: Shop) -> None:
     caller = await shop.nobody().registered()
-    await _set_role(shop, caller, "admin")
+    await _set_role(shop, caller, "ADMIN")
     boss = await shop.nobody().logged_in(caller.email, PASSWORD, caller.user_id)
     made = await boss.product()
-    await _set_role(shop, caller, "customer")
+    await _set_role(shop, caller, "CUSTOMER")
     before = await shop.inventory.contents()
     tries = [
         await boss.call("POST", "/v1/products", {"name": "x", "price": "1", "stock": 1}),
@@ -205,9 +203,7 @@ async def test_quantities_that_add_up_to_too_many_are_refused(
     assert (await customer.call("POST", "/v1/orders", {"items": items})).status_code == 422
 
 
-async def test_a_body_too_large_is_refused_announced_or_not(
-    shop: Shop, customer: Caller
-) -> None:
+async def test_a_body_too_large_is_refused_announced_or_not(shop: Shop, customer: Caller) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(24):
             yield b" " * (64 * 1024)
@@ -233,11 +229,12 @@ async def test_headers_cannot_be_smuggled_in(shop: Shop, customer: Caller, produ
     ]
     for request in refused:
         answer = await _raw(shop, request)
-        assert answer.startswith(b"HTTP/1.1 400"), (request, answer)
+        assert answer.split(b" ")[1] == b"400", (request, answer)
         assert b"set-cookie" not in answer.lower().split(b"\r\n\r\n")[0]
     assert await shop.orders.value("SELECT count(*) FROM orders") == before
     echoed = await _raw(
-        shop, b"GET /healthz HTTP/1.1\r\nHost: s\r\nX-Request-Id: a b;<c>\r\nConnection: close\r\n\r\n"
+        shop,
+        b"GET /healthz HTTP/1.1\r\nHost: s\r\nX-Request-Id: a b;<c>\r\nConnection: close\r\n\r\n",
     )
     assert echoed.startswith(b"HTTP/1.1 200")
     assert b"a b;<c>" not in echoed
@@ -333,10 +330,8 @@ async def test_a_flood_of_logins_from_one_address_leaves_the_others_alone(
 
 
 async def test_nothing_of_it_left_a_trace(shop: Shop) -> None:
-    assert await shop.users.value("SELECT count(*) FROM users WHERE role = 'admin'") == 1
-    assert (
-        await shop.users.value("SELECT email FROM users WHERE role = 'admin'") == ADMIN[0]
-    )
+    assert await shop.users.value("SELECT count(*) FROM users WHERE role = 'ADMIN'") == 1
+    assert await shop.users.value("SELECT email FROM users WHERE role = 'ADMIN'") == ADMIN[0]
     logs = "".join(child.log() for child in shop.children.values())
     assert PASSWORD not in logs
     assert JWT_SECRET not in logs

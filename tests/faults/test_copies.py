@@ -74,12 +74,12 @@ async def test_a_cancellation_that_overtakes_its_order_takes_no_stock(
     orders = load.cancelled - before
     assert orders
 
-    async def events() -> dict[str, dict[str, queues.Message]]:
-        found: dict[str, dict[str, queues.Message]] = {}
+    async def events() -> dict[str, dict[str, queues.Letter]]:
+        found: dict[str, dict[str, queues.Letter]] = {}
         for message in await queues.lying_in(shop.broker, AUDIT_QUEUE):
-            order = json.loads(message["payload"])["subject"]
+            order = json.loads(message.body)["subject"]
             if order in orders:
-                found.setdefault(order, {})[message["routing_key"]] = message
+                found.setdefault(order, {})[message.routing_key] = message
         return found
 
     wanted = {ORDER_CREATED, ORDER_CANCELLED}
@@ -90,7 +90,7 @@ async def test_a_cancellation_that_overtakes_its_order_takes_no_stock(
     await queues.deliver_all(
         shop.broker,
         (
-            (found[order][kind]["properties"]["message_id"], found[order][kind]["payload"].encode())
+            (found[order][kind].message_id, found[order][kind].body)
             for kind in (ORDER_CANCELLED, ORDER_CREATED)
             for order in orders
         ),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults import tally
 from tests.faults.conftest import Start
-from tests.faults.harness import Shop
+from tests.faults.harness import SERVICES, Shop
 from tests.faults.invariants import broken
 from tests.faults.load import Load
 from tests.faults.points import BUGS, POINTS
@@ -37,19 +37,11 @@ async def test_a_service_dies_at_a_step_and_every_order_is_settled_once(
 
 def test_every_step_that_was_chosen_was_hit() -> None:
     assert CHOSEN
-    assert CHOSEN - HIT == set()
+    assert not CHOSEN - HIT
 
 
-def test_each_service_dies_before_and_after_each_of_its_calls() -> None:
-    services = {point.service for point in POINTS.values()}
-    assert services == {
-        "api_gateway",
-        "user_service",
-        "inventory_service",
-        "order_service",
-        "producer_service",
-        "consumer_service",
-    }
+def test_the_list_of_steps_has_some_for_each_service() -> None:
+    assert {point.service for point in POINTS.values()} == set(SERVICES)
 
 
 @pytest.mark.rows("name", BUGS, quick=1)

@@ -14,9 +14,7 @@ KILLING_SECONDS = 60.0
 
 
 @pytest.mark.rows("service", SERVICES, quick=1)
-async def test_a_service_that_is_asked_to_end_drains(
-    shop: Shop, load: Load, service: str
-) -> None:
+async def test_a_service_that_is_asked_to_end_drains(shop: Shop, load: Load, service: str) -> None:
     child = shop.children[service]
     logged, starts = len(child.log()), child.starts
     async with load.going_on():

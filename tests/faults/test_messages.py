@@ -32,14 +32,14 @@ async def test_every_delivery_comes_three_times_and_shuffled(
     consumer = shop.children["consumer_service"]
     await settled(shop)
     await consumer.stop()
-    before = {message["properties"]["message_id"] for message in await _events(shop)}
+    before = {message.message_id for message in await _events(shop)}
     load.chance = random.Random(f"{seed} shuffled")
     await load.place(8)
     await _all_published(shop)
 
-    new = [each for each in await _events(shop) if each["properties"]["message_id"] not in before]
-    assert {message["routing_key"] for message in new} == set(INVENTORY_EVENT_TYPES)
-    deliveries = [(each["properties"]["message_id"], each["payload"].encode()) for each in new] * 3
+    new = [each for each in await _events(shop) if each.message_id not in before]
+    assert {message.routing_key for message in new} == set(INVENTORY_EVENT_TYPES)
+    deliveries = [(each.message_id, each.body) for each in new] * 3
     load.chance.shuffle(deliveries)
     await queues.purge(shop.broker, INVENTORY_QUEUE)
     await queues.deliver_all(shop.broker, deliveries)
@@ -49,9 +49,7 @@ async def test_every_delivery_comes_three_times_and_shuffled(
     tally.count(load, faults=len(deliveries))
 
 
-async def test_what_nobody_can_read_is_put_aside_while_orders_go_on(
-    shop: Shop, load: Load
-) -> None:
+async def test_what_nobody_can_read_is_put_aside_while_orders_go_on(shop: Shop, load: Load) -> None:
     order = str(uuid.uuid4())
     bodies = {
         "unreadable": [b"{", b"\xff\xfe\x00", b"[]", _event(data={"order_id": "none"})],
@@ -72,9 +70,9 @@ async def test_what_nobody_can_read_is_put_aside_while_orders_go_on(
 
     async def reasons() -> dict[str, str]:
         return {
-            letter["properties"]["message_id"]: letter["properties"]["headers"][REASON_HEADER]
+            letter.message_id: letter.headers[REASON_HEADER]
             for letter in await queues.lying_in(shop.broker, DEAD_LETTER_QUEUE)
-            if letter["properties"]["message_id"] in sent
+            if letter.message_id in sent
         }
 
     found = await eventually(reasons, lambda found: len(found) == len(sent))
@@ -98,7 +96,7 @@ async def test_a_backlog_of_a_hundred_thousand_is_worked_off_in_bounded_memory(
     copies = (known[n % len(known)] for n in range(BACKLOG))
     await queues.deliver_all(
         shop.broker,
-        ((each["properties"]["message_id"], each["payload"].encode()) for each in copies),
+        ((each.message_id, each.body) for each in copies),
     )
     await consumer.start()
     peak = 0
@@ -130,16 +128,14 @@ def _event(**changes: object) -> bytes:
     return json.dumps({**event, **changes}).encode()
 
 
-async def _events(shop: Shop) -> list[queues.Message]:
+async def _events(shop: Shop) -> list[queues.Letter]:
     """The events for inventory that were ever published."""
     audited = await queues.lying_in(shop.broker, AUDIT_QUEUE)
-    return [message for message in audited if message["routing_key"] in INVENTORY_EVENT_TYPES]
+    return [message for message in audited if message.routing_key in INVENTORY_EVENT_TYPES]
 
 
 async def _all_published(shop: Shop) -> None:
     async def unsent() -> int:
-        return int(
-            await shop.orders.value("SELECT count(*) FROM outbox WHERE sent_at IS NULL")
-        )
+        return int(await shop.orders.value("SELECT count(*) FROM outbox WHERE sent_at IS NULL"))
 
     await eventually(unsent, lambda left: left == 0)

@@ -98,8 +98,7 @@ FAILURES = {
     "resets its connections": _resetting,
 }
 CASES = [
-    f"{user} to {used} {failure}"
-    for (user, used), failure in itertools.product(LINKS, FAILURES)
+    f"{user} to {used} {failure}" for (user, used), failure in itertools.product(LINKS, FAILURES)
 ]
 
 

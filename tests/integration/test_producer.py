@@ -126,6 +126,15 @@ async def test_an_unroutable_event_fails_alone(broker: Broker, producer: "Stub")
     assert lost.id not in lying
 
 
+async def test_an_unroutable_event_in_overlapping_calls_is_confirmed_to_none(
+    producer: "Stub",
+) -> None:
+    lost = event("order.unheard_of")
+    answers = await asyncio.gather(*(reasons(producer, lost, event()) for _ in range(8)))
+    assert {answer[0] for answer in answers} <= {"UNROUTABLE", "IN_FLIGHT"}
+    assert {answer[1] for answer in answers} == {""}
+
+
 @pytest.mark.parametrize("type_", [ORDER_CREATED, "order.unheard_of"])
 async def test_an_event_that_comes_twice_in_one_call_is_published_once(
     producer: "Stub", type_: str

@@ -21,7 +21,13 @@ from service_kit.database import connected
 from service_kit.errors import Code, DeadlineExceeded, ServiceError
 from service_kit.grpc_client import call
 from service_kit.healthcheck import is_serving
-from tests.support.database import differences, migrated_by_replicas, refused, schema
+from tests.support.database import (
+    contents,
+    differences,
+    migrated_by_replicas,
+    refused,
+    schema,
+)
 from tests.support.infrastructure import Infrastructure
 from tests.support.probes import described, health, reflected
 from tests.support.services import Inventory, ask
@@ -533,6 +539,138 @@ async def test_a_thousand_updates_go_in_one_batch_and_no_more(inventory: Invento
 
 async def test_no_updates_are_answered_by_no_results(inventory: Inventory) -> None:
     assert await apply(inventory) == []
+
+
+async def test_a_rehearsal_is_answered_as_if_it_were_applied_and_changes_nothing(
+    inventory: Inventory,
+) -> None:
+    product, taken, short = await create(inventory, 5), some_order(), some_order()
+    await apply(inventory, deduct(taken, (product.id, 2)))
+    updates = [
+        restore(taken),
+        deduct(short, (product.id, 6)),
+        deduct(some_order(), (product.id, 5)),
+        deduct(some_order(), (UNKNOWN, 1)),
+        restore(some_order()),
+    ]
+    before = await contents(inventory.engine, metadata)
+    rehearsal = pb.UpdateStockRequest(updates=updates, validate_only=True)
+    answer = await ask(inventory.stub.UpdateStock, rehearsal)
+    assert await contents(inventory.engine, metadata) == before
+    assert list(answer.results) == await apply(inventory, *updates)
+    assert [result.outcome for result in answer.results] == [
+        APPLIED,
+        SHORT,
+        APPLIED,
+        UNKNOWN_PRODUCT,
+        CANCELLED,
+    ]
+
+
+# What was decided for orders
+
+
+async def reservations_of(inventory: Inventory, *order_ids: str) -> dict[str, pb.Reservation]:
+    request = pb.BatchGetReservationsRequest(order_ids=order_ids)
+    answer = await ask(inventory.stub.BatchGetReservations, request)
+    found = {reservation.order_id: reservation for reservation in answer.reservations}
+    assert len(found) == len(answer.reservations)
+    return found
+
+
+async def test_what_was_decided_for_orders_is_told_with_its_movements(
+    inventory: Inventory,
+) -> None:
+    one, other = await create(inventory, 10), await create(inventory, 10)
+    deducted, restored, rejected, cancelled = (some_order() for _ in range(4))
+    await apply(
+        inventory,
+        deduct(deducted, (one.id, 2), (other.id, 3)),
+        deduct(restored, (one.id, 4)),
+        deduct(rejected, (one.id, 5)),
+    )
+    await apply(inventory, restore(restored), restore(cancelled))
+    found = await reservations_of(
+        inventory, deducted, restored, rejected, cancelled, some_order(), deducted
+    )
+    told = {
+        order_id: (
+            pb.ReservationState.Name(each.state).removeprefix("RESERVATION_STATE_"),
+            [(movement.product_id, movement.delta) for movement in each.movements],
+            [(short.product_id, short.requested, short.available) for short in each.shortages],
+        )
+        for order_id, each in found.items()
+    }
+    assert told == {
+        deducted: ("DEDUCTED", [(one.id, -2), (other.id, -3)], []),
+        restored: ("RESTORED", [(one.id, -4), (one.id, 4)], []),
+        rejected: ("REJECTED", [], [(one.id, 5, 4)]),
+        cancelled: ("CANCELLED", [], []),
+    }
+    assert found[deducted].create_time.seconds > 1_700_000_000
+    assert await reservations_of(inventory) == {}
+
+
+async def test_a_thousand_orders_are_looked_up_at_once_and_no_more(inventory: Inventory) -> None:
+    orders = [some_order() for _ in range(1001)]
+    assert await reservations_of(inventory, *orders[:-1]) == {}
+    async with refuses(inventory, Code.INVALID_ARGUMENT, "TOO_MANY_ITEMS"):
+        await reservations_of(inventory, *orders)
+    async with refuses(inventory, Code.INVALID_ARGUMENT, "INVALID_ORDER_ID"):
+        await reservations_of(inventory, "7")
+
+
+async def decided(
+    inventory: Inventory, page_size: int = 0, page_token: str = "", state: int = 0
+) -> pb.ListReservationsResponse:
+    request = pb.ListReservationsRequest(
+        page_size=page_size,
+        page_token=page_token,
+        state=state,  # type: ignore[arg-type] # also numbers that are no state
+    )
+    return await ask(inventory.stub.ListReservations, request)
+
+
+@pytest.mark.parametrize("state", [0, pb.RESERVATION_STATE_REJECTED])
+async def test_pages_of_decisions_give_each_once_by_ascending_order_id(
+    inventory: Inventory, state: int
+) -> None:
+    product = await create(inventory, 5)
+    taken, short = [{some_order() for _ in range(5)} for _ in range(2)]
+    await apply(inventory, *(deduct(order, (product.id, 1)) for order in taken))
+    await apply(inventory, *(deduct(order, (product.id, 1)) for order in short))
+    page = await decided(inventory, 3, state=state)
+    found = list(page.reservations)
+    while page.next_page_token:
+        assert len(page.reservations) == 3
+        page = await decided(inventory, 3, page.next_page_token, state)
+        found += page.reservations
+    ids = [reservation.order_id for reservation in found]
+    assert ids == sorted(set(ids))
+    assert short <= set(ids)
+    assert (taken <= set(ids)) == (state == 0)
+    assert {each.state for each in found} == {state} or state == 0
+    assert all(
+        [(s.product_id, s.requested, s.available) for s in each.shortages] == [(product.id, 1, 0)]
+        for each in found
+        if each.order_id in short
+    )
+
+
+async def test_a_page_has_100_decisions_unless_asked(inventory: Inventory) -> None:
+    await apply(inventory, *(restore(some_order()) for _ in range(101)))
+    assert len((await decided(inventory)).reservations) == 100
+    assert len((await decided(inventory, 10_000)).reservations) > 100
+
+
+async def test_a_list_of_decisions_that_cannot_be_given_is_refused(inventory: Inventory) -> None:
+    for token in ("!", "MTI", "bm9uZQ"):
+        async with refuses(inventory, Code.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+            await decided(inventory, page_token=token)
+    async with refuses(inventory, Code.INVALID_ARGUMENT, "INVALID_PAGE_SIZE"):
+        await decided(inventory, -1)
+    async with refuses(inventory, Code.INVALID_ARGUMENT, "INVALID_STATE"):
+        await decided(inventory, state=99)
 
 
 # Stock: many at once

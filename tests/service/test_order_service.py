@@ -1023,6 +1023,24 @@ async def test_releasing_an_order_that_is_not_cancelled_changes_nothing(
     assert await contents(orders.engine, metadata) == before
 
 
+async def test_a_rehearsal_is_answered_as_if_it_were_recorded_and_changes_nothing(
+    orders: Orders, customer: int, tea: inventory_pb2.Product
+) -> None:
+    confirmed, rejected, cancelled, fine = [
+        (await place(orders, customer, (tea.id, 1))).id for _ in range(4)
+    ]
+    await cancel(orders, cancelled)
+    settlements = [settlement(confirmed), rejection(rejected), release(cancelled), release(fine)]
+    settlements.append(settlement(str(uuid.uuid4())))
+    before = await contents(orders.engine, metadata)
+    rehearsal = pb.SettleOrdersRequest(settlements=settlements, validate_only=True)
+    answer = await ask(orders.stub.SettleOrders, rehearsal)
+    assert await contents(orders.engine, metadata) == before
+    statuses = [result.status for result in answer.results]
+    assert statuses == [CONFIRMED, REJECTED, CANCELLED, PENDING, pb.ORDER_STATUS_UNSPECIFIED]
+    assert statuses == await settle(orders, *settlements)
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [

@@ -113,15 +113,20 @@ async def _reached(
 
 
 @asynccontextmanager
-async def inventory_running(database_url: str, port: int = 0) -> AsyncIterator[Inventory]:
-    """The inventory service; `port` 0 means any."""
+async def inventory_running(
+    database_url: str, port: int = 0, **settings: Any
+) -> AsyncIterator[Inventory]:
+    """The inventory service; `port` 0 means any; `settings` are more of its settings."""
     port = port or free_port()
-    settings = InventorySettings(
-        inventory_service_port=port, inventory_database_url=database_url, bind_host="127.0.0.1"
+    loaded = InventorySettings(
+        inventory_service_port=port,
+        inventory_database_url=database_url,
+        bind_host="127.0.0.1",
+        **settings,
     )
     address = f"127.0.0.1:{port}"
     async with (
-        serving(inventory.serve, settings, address),
+        serving(inventory.serve, loaded, address),
         _reached(address, InventoryServiceStub, database_url) as service,
     ):
         yield service

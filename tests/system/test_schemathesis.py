@@ -3,6 +3,8 @@
 Runs after the README's example, because it plays with the demo catalogue.
 """
 
+from typing import Any
+
 import httpx
 import orjson
 import pytest
@@ -64,7 +66,7 @@ def test_the_description_served_is_the_one_tested(system: System) -> None:
 @schema.parametrize()
 @bounded(10)
 def test_an_administrator_gets_what_the_description_says(
-    case: Case, system: System, token: str
+    case: Case[Any], system: System, token: str
 ) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     case.call_and_validate(system.gateway_url, headers=headers, checks=CHECKS)
@@ -72,5 +74,5 @@ def test_an_administrator_gets_what_the_description_says(
 
 @schema.parametrize()
 @bounded(3)
-def test_nobody_gets_what_the_description_says(case: Case, system: System) -> None:
+def test_nobody_gets_what_the_description_says(case: Case[Any], system: System) -> None:
     case.call_and_validate(system.gateway_url, headers={"Authorization": ""}, checks=CHECKS)

@@ -155,18 +155,21 @@ async def test_callers_of_a_batch_that_was_cancelled_are_not_left_waiting() -> N
     assert isinstance(caller.exception(), Unavailable)
 
 
-async def test_a_caller_that_gives_up_does_not_stop_its_batch(work: Work) -> None:
+async def test_callers_that_give_up_do_not_stop_their_batch(work: Work) -> None:
+    work.turns = 20
     batcher = Batcher(work, linger=HOUR)
-    running, first, queued, last = callers(batcher, [1, 2, 3, 4])
+    first, second, *others = callers(batcher, range(5))
     await turn_of_the_loop()
-    running.cancel()
-    queued.cancel()
-    await turn_of_the_loop()
+    first.cancel()  # alone in a batch under way
     work.open.set()
     async with asyncio.timeout(DEADLINE):
-        assert await asyncio.gather(first, last) == [4, 8]
-    assert running.cancelled()
-    assert queued.cancelled()
+        while len(work.batches) < 2:
+            await turn_of_the_loop(1)
+        second.cancel()  # in a batch under way with others
+        assert await asyncio.gather(*others) == [4, 6, 8]
+    assert work.batches == [[0], [1, 2, 3, 4]]
+    assert first.cancelled()
+    assert second.cancelled()
 
 
 async def test_what_nobody_waits_for_any_more_is_not_begun(work: Work) -> None:

@@ -1,0 +1,130 @@
+"""For the people who run the orders: `python -m order_service.tools audit` and `... trace`."""
+
+import datetime as dt
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import orjson
+import typer
+
+from order_service.audit import Books, count_orders, run_audit
+from order_service.clients import ReservationClient, open_inventory_channel
+from order_service.settings import Settings
+from order_service.trace import Step, trace
+from proto.events import DEAD_LETTER_QUEUE, REASON_HEADER
+from service_kit import tools
+from service_kit.audit import Finding, Rule
+from service_kit.database import connected
+from service_kit.errors import Unavailable
+from service_kit.messaging import connected_once, waiting
+from service_kit.settings import BrokerUrl
+
+STATEMENT_SECONDS = 600.0
+MAX_DEAD_LETTERS = 1_000
+
+app = tools.tool("For the people who run the orders.")
+
+
+class TraceSettings(Settings):
+    """A trace looks for dead letters too."""
+
+    rabbitmq_url: BrokerUrl = "amqp://guest:guest@localhost:5672/"
+
+
+@app.command()
+def audit(
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds until what is under way counts as late.")
+    ] = 30.0,
+    env_file: tools.EnvFile = None,
+) -> None:
+    """Check orders and events, and each order against inventory; exit code 1 if something is off.
+
+    Reads while the services go on, and writes nothing.
+    """
+    settings = tools.settings(Settings, env_file)
+    raise tools.report(tools.complete(_audit(settings, grace)))
+
+
+@app.command("trace")
+def show_trace(
+    order_id: Annotated[uuid.UUID, typer.Argument(metavar="ORDER_ID")],
+    env_file: tools.EnvFile = None,
+) -> None:
+    """Show every step that an order took, with times (UTC)."""
+    settings = tools.settings(TraceSettings, env_file)
+    steps, notes = tools.complete(_trace(settings, order_id))
+    first = steps[0].at
+    rows = [
+        (
+            f"{step.at:%Y-%m-%d %H:%M:%S}.{step.at.microsecond // 1000:03}",
+            f"{(step.at - first).total_seconds() * 1000:+.0f} ms",
+            step.where,
+            step.what,
+            step.detail,
+        )
+        for step in steps
+    ]
+    tools.table(("Time", "After", "Where", "What", "Detail"), rows)
+    for note in notes:
+        tools.output.print(note, markup=False)
+
+
+async def _audit(settings: Settings, grace: float) -> dict[Rule, Sequence[Finding]]:
+    async with _books(settings) as books:
+        with tools.progress("orders", await count_orders(books.engine)) as advance:
+            return await run_audit(
+                books,
+                grace_seconds=grace,
+                kept_seconds=settings.outbox_retention_seconds,
+                advance=advance,
+            )
+
+
+async def _trace(settings: TraceSettings, order_id: uuid.UUID) -> tuple[list[Step], list[str]]:
+    async with _books(settings) as books:
+        steps = await trace(books, order_id)
+    try:
+        steps += await _dead_letters(settings.rabbitmq_url, order_id)
+    except Unavailable as error:
+        return steps, [f"dead letters were not looked at: {error.message}"]
+    return sorted(steps, key=lambda step: step.at), []
+
+
+@asynccontextmanager
+async def _books(settings: Settings) -> AsyncIterator[Books]:
+    url = settings.order_database_url
+    async with (
+        connected(url, "order_audit", 1, statement_seconds=STATEMENT_SECONDS) as engine,
+        open_inventory_channel(settings.inventory_service_addr) as channel,
+    ):
+        yield Books(engine, ReservationClient(channel))
+
+
+async def _dead_letters(url: str, order_id: uuid.UUID) -> list[Step]:
+    async with connected_once(url, "order_trace") as connection:
+        channel = await connection.channel()
+        return [
+            Step(
+                message.timestamp or dt.datetime.now(dt.UTC),
+                "consumer",
+                f"{message.routing_key} is a dead letter",
+                f"{message.headers.get(REASON_HEADER)!s}, event {message.message_id}",
+            )
+            async for message in waiting(channel, DEAD_LETTER_QUEUE, MAX_DEAD_LETTERS)
+            if _subject(message.body) == str(order_id)
+        ]
+
+
+def _subject(body: bytes) -> str:
+    try:
+        envelope = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    return str(envelope.get("subject", "")) if isinstance(envelope, dict) else ""
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,67 @@
+"""A PostgreSQL and a RabbitMQ that a row may hurt, started as users start them."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher import rabbitmq_node
+from tests.support.infrastructure import Infrastructure, started
+from tests.support.system import System
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the services stand on, and ways to shake it."""
+
+    infrastructure: Infrastructure
+    system: System
+
+    async def kill(self, name: str) -> None:
+        """Crash `postgres` or `rabbitmq`; return once its supervisor has started it again."""
+        pid = await self.system.kill(name)
+        await self.system.restarted(name, pid)
+
+    @asynccontextmanager
+    async def down(self, name: str) -> AsyncIterator[None]:
+        """Crash `postgres` or `rabbitmq`, and keep it away inside the block."""
+        pid = await self.system.pid(name)
+        supervisor = int((self.system.run_dir / "supervisord.pid").read_text())
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            yield
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        await self.system.restarted(name, pid)
+
+    async def rabbitmqctl(self, *arguments: str) -> None:
+        """Run the broker's own tool against it."""
+        node = (self.system.run_dir / "programs" / "rabbitmq.sh").read_text()
+        surroundings = "".join(
+            f"{line}\n" for line in node.splitlines() if not line.startswith("exec ")
+        )
+        script = rabbitmq_node.find_script()
+        assert script is not None
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh",
+            "-c",
+            f'{surroundings}exec {script.with_name("rabbitmqctl")} "$@"',
+            "rabbitmqctl",
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        assert process.returncode == 0, said.decode()
+
+
+@contextmanager
+def ground(run_dir: Path) -> Iterator[Ground]:
+    """PostgreSQL and RabbitMQ in `run_dir` inside the block."""
+    with started(run_dir) as infrastructure:
+        environment = {**os.environ, "RUN_DIR": str(run_dir)}
+        yield Ground(infrastructure, System(run_dir, environment))

@@ -1,0 +1,61 @@
+"""The system as users start it: `./start-services.sh`, and kill -9 by the pids that it prints."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.faults import tally
+from tests.faults.harness import RECOVERY_SECONDS, SERVICES, Shop
+from tests.faults.invariants import broken
+from tests.faults.load import Load
+from tests.support.system import System, running
+
+pytestmark = pytest.mark.whole_matrix
+
+KILLING_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with running(tmp_path_factory.mktemp("started") / "run") as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    "victims", [SERVICES, ("postgres", "rabbitmq")], ids=["services", "stores"]
+)
+async def test_what_the_launcher_started_is_killed_at_random(
+    system: System, tmp_path: Path, seed: str, victims: tuple[str, ...]
+) -> None:
+    environment = system.environment
+    async with httpx.AsyncClient(base_url=system.gateway_url, timeout=30, trust_env=False) as http:
+        shop = Shop(
+            folder=tmp_path,
+            users=system.users,
+            inventory=system.inventory,
+            orders=system.orders,
+            broker=system.broker,
+            children={},
+            links={},
+            gateway_urls=[system.gateway_url],
+            http=http,
+            account=(environment["ADMIN_EMAIL"], environment["ADMIN_PASSWORD"]),
+        )
+        load = await Load.of(shop, f"{seed} as started", buyers=4)
+        chance = random.Random(f"{seed} {victims}")
+        kills, end = 0, time.monotonic() + KILLING_SECONDS
+        async with load.going_on():
+            while time.monotonic() < end:
+                victim = chance.choice(victims)
+                pid = await system.kill(victim)
+                kills += 1
+                await system.restarted(victim, pid)
+                await asyncio.sleep(chance.uniform(0.5, 3.0))
+        await system.ready()
+        assert await broken(shop, load, within=RECOVERY_SECONDS) == []
+        tally.count(load, faults=kills)

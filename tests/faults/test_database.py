@@ -1,0 +1,124 @@
+"""A PostgreSQL that fails in every way while orders come in."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from tests.faults import tally
+from tests.faults.ground import Ground, ground
+from tests.faults.harness import Shop, shop_running
+from tests.faults.invariants import broken
+from tests.faults.load import Load
+from tests.support.system import Database
+
+pytestmark = pytest.mark.whole_matrix
+
+FULL_SECONDS = 5.0
+CONFLICT_SECONDS = 8.0
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with ground(tmp_path_factory.mktemp("database") / "run") as standing:
+        yield standing
+
+
+@pytest_asyncio.fixture(scope="module")
+async def hurt(own: Ground, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    async with shop_running(own.infrastructure, tmp_path_factory.mktemp("shop")) as shop:
+        yield shop
+
+
+@pytest_asyncio.fixture(scope="module")
+async def buyers(hurt: Shop, seed: str) -> Load:
+    return await Load.of(hurt, f"{seed} database")
+
+
+@asynccontextmanager
+async def _raising(database: Database, table: str, state: str, when: str) -> AsyncIterator[None]:
+    """Inside the block writes to the table fail with this SQLSTATE, whenever `when` is true."""
+    await database.rows(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF {when} THEN RAISE EXCEPTION 'planted' USING ERRCODE = '{state}'; END IF;"
+        " RETURN NULL; END $$"
+    )
+    await database.rows(
+        f"CREATE TRIGGER fail AFTER INSERT OR UPDATE ON {table} EXECUTE FUNCTION fail()"
+    )
+    try:
+        yield
+    finally:
+        await database.rows("DROP FUNCTION fail CASCADE")
+
+
+async def test_the_database_is_killed_and_restarted(own: Ground, hurt: Shop, buyers: Load) -> None:
+    async with buyers.going_on():
+        await own.kill("postgres")
+        await asyncio.sleep(2)
+    assert await broken(hurt, buyers) == []
+    tally.count(buyers, faults=1)
+
+
+async def test_the_database_is_down_for_a_while(own: Ground, hurt: Shop, buyers: Load) -> None:
+    async with buyers.going_on(), own.down("postgres"):
+        await asyncio.sleep(10)
+    assert await broken(hurt, buyers) == []
+    tally.count(buyers, faults=1)
+
+
+@pytest.mark.parametrize("state", ["53100", "40001", "40P01", "57014"])
+@pytest.mark.parametrize(
+    "table", ["orders", "outbox", "products", "reservations", "stock_movements"]
+)
+async def test_writes_fail(hurt: Shop, buyers: Load, table: str, state: str) -> None:
+    database = hurt.orders if table in ("orders", "outbox") else hurt.inventory
+    # A full disk fails every write; conflicts and timeouts come and go.
+    when = "true" if state == "53100" else "random() < 0.5"
+    async with buyers.going_on(), _raising(database, table, state, when):
+        await asyncio.sleep(FULL_SECONDS)
+    assert await broken(hurt, buyers) == []
+    tally.count(buyers, faults=1)
+
+
+async def test_crossed_transactions_deadlock(hurt: Shop, buyers: Load) -> None:
+    """Somebody locks the products in the opposite order, slowly, all the time."""
+    deadlocks = await _deadlocks(hurt.inventory)
+    wares = sorted(buyers.products, reverse=True)
+    async with buyers.going_on():
+        rivals = [asyncio.create_task(_lock(hurt.inventory, wares)) for _ in range(2)]
+        await asyncio.sleep(CONFLICT_SECONDS)
+        for rival in rivals:
+            rival.cancel()
+        await asyncio.gather(*rivals, return_exceptions=True)
+    assert await broken(hurt, buyers) == []
+    assert await _deadlocks(hurt.inventory) > deadlocks
+    tally.count(buyers, faults=1)
+
+
+async def _lock(database: Database, wares: list[int]) -> None:
+    connection = await asyncpg.connect(database.url.replace("+asyncpg", "", 1))
+    try:
+        while True:
+            with contextlib.suppress(asyncpg.DeadlockDetectedError):
+                async with connection.transaction():
+                    for ware in wares:
+                        await connection.execute(
+                            "SELECT stock FROM products WHERE id = $1 FOR UPDATE", ware
+                        )
+                        await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
+
+
+async def _deadlocks(database: Database) -> int:
+    return int(
+        await database.value(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        )
+    )
