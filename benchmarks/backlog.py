@@ -38,6 +38,8 @@ class Backlog:
     """Orders settled a second, from the first one to the last."""
     consumer_mib: float
     """The most memory that the consumer had meanwhile."""
+    cpu_milliseconds: dict[str, float]
+    """An order, by program, from the consumer's start until all were settled."""
 
 
 def drain(shop: Shop, events: int, tell: Callable[[str], None]) -> Backlog:
@@ -56,11 +58,15 @@ async def _drain(shop: Shop, events: int, tell: Callable[[str], None]) -> Backlo
             await asyncio.sleep(0.2)
         _supervisorctl(shop, "start", _CONSUMER)
         shop.pids = shop.system.pids()
+        before = cpu.seconds(shop.pids)
         memory = await _watch(shop, connection, tell)
+        spent = cpu.spent_by_program(before, cpu.seconds(shop.pids))
         row = await connection.fetchrow(_SETTLED, since)
     finally:
         await connection.close()
-    return Backlog(row["orders"], row["orders"] / (row["seconds"] or 1), memory)
+    settled = max(1, row["orders"])
+    by_program = {name: 1000 * used / settled for name, used in spent.items()}
+    return Backlog(row["orders"], settled / (row["seconds"] or 1), memory, by_program)
 
 
 async def _place(shop: Shop, events: int, tell: Callable[[str], None]) -> None:

@@ -65,6 +65,10 @@ def _lasting(growth: Document) -> Table:
     pruned = endurance["pruned_after_seconds"]
     rows = [
         [f"backlog of {backlog['events']:,} orders", f"{backlog['per_second']:,.0f} settled/s"],
+        [
+            "CPU of one of them, all processes",
+            f"{sum(backlog['cpu_milliseconds'].values()):.2f} ms",
+        ],
         ["the consumer's memory meanwhile", f"{backlog['consumer_mib']:.0f} MiB"],
         [
             "oldest delivered outbox row after the last order (kept for 60 s)",

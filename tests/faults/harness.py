@@ -115,7 +115,7 @@ class Child:
         finally:
             self._signal(signal.SIGCONT)
 
-    async def restarted(self, starts: int, within: float = 30.0) -> None:
+    async def restarted(self, starts: int, within: float = 60.0) -> None:
         """Return once it was started more than `starts` times."""
 
         async def count() -> int:

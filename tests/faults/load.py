@@ -76,7 +76,7 @@ class Load:
             stop.set()
             await asyncio.gather(*tasks)
 
-    async def until(self, happened: Callable[[], bool], within: float = 30.0) -> None:
+    async def until(self, happened: Callable[[], bool], within: float = 90.0) -> None:
         """Order until `happened()` is true."""
 
         async def seen() -> bool:
