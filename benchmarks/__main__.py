@@ -15,11 +15,10 @@ from rich.console import Console
 from benchmarks import growth, growth_tables, load, selections, speed_tables
 from benchmarks.progress import shown
 from benchmarks.publish import publish
+from benchmarks.report import NOISY_PERCENT
 from benchmarks.results import Results
 from benchmarks.system import CHECKOUT
 from launcher.problem import Problem
-
-_NOISY_PERCENT = 10
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -96,7 +95,7 @@ def _show(results: Results) -> None:
         tables += growth_tables.tables(found["growth"])
     for table in tables:
         table.show(console)
-    noisy = [one for one in results.orders if one.others_percent > _NOISY_PERCENT]
+    noisy = [one for one in results.orders if one.others_percent > NOISY_PERCENT]
     if noisy:
         console.print("Other processes used the machine meanwhile: do not trust these figures.")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import growth_tables, pictures, speed_tables
-from benchmarks.report import Document, Table
+from benchmarks.report import NOISY_PERCENT, Document, Table
 
 CLIENTS_IN_PICTURE = 64
 
@@ -36,6 +36,11 @@ def _pictured(orders: Sequence[Document]) -> Document:
     return next((one for one in closed if one["clients"] == CLIENTS_IN_PICTURE), closed[-1])
 
 
+def _measurements(found: Document) -> Sequence[Document]:
+    steps = found["growth"]["steps"] if found["growth"] else []
+    return [*found["orders"], *(one for step in steps for one in step["grown"] + step["empty"])]
+
+
 def _replace(text: str, name: str, found: Document, tables: Sequence[Table]) -> str:
     machine = found["machine"]
     where = (
@@ -43,6 +48,11 @@ def _replace(text: str, name: str, found: Document, tables: Sequence[Table]) -> 
         f" and {machine['memory_gib']} GiB of memory, which it shared with the load generator;"
         f" Python {machine['python']}."
     )
+    noisy = max((one["others_percent"] for one in _measurements(found)), default=0)
+    if noisy > NOISY_PERCENT:
+        where += (
+            f" **Provisional:** other processes used up to {noisy:.0f} % of the machine meanwhile."
+        )
     body = "\n".join([where, "", *(table.markdown() for table in tables)])
     start, end = f"<!-- {name}: figures -->", f"<!-- {name}: end -->"
     pattern = re.compile(f"{re.escape(start)}.*{re.escape(end)}", re.DOTALL)

@@ -10,6 +10,9 @@ from rich.table import Table as RichTable
 Document = dict[str, Any]
 """Results as they are in the JSON file."""
 
+NOISY_PERCENT = 10
+"""Figures are not to be trusted if others used more of the machine meanwhile."""
+
 PROGRAMS = (
     "api_gateway",
     "user_service",

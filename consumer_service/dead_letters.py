@@ -23,7 +23,7 @@ from consumer_service.models import (
     StockOutcome,
 )
 from consumer_service.operations import handle
-from proto.events import DEAD_LETTER_QUEUE, REASON_HEADER
+from proto.events import DEAD_LETTER_QUEUE, REASON_HEADER, TIME_HEADER
 from service_kit.context import CallContext
 from service_kit.errors import Unavailable
 from service_kit.messaging import waiting
@@ -31,8 +31,16 @@ from service_kit.messaging import waiting
 PUBLISH_SECONDS = 5.0
 REHEARSAL_SECONDS = 30.0
 
-_BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-")
-"""Headers that RabbitMQ adds on the way; they begin like this."""
+_NOT_THE_EVENTS_OWN = (
+    REASON_HEADER,
+    TIME_HEADER,
+    "x-death",
+    "x-first-death-",
+    "x-last-death-",
+    "x-delivery-count",
+    "x-acquired-count",
+)
+"""Headers that we and RabbitMQ add on the way to the dead-letter queue; they begin like this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,8 @@ class DeadLetter:
     @property
     def since(self) -> dt.datetime | None:
         """When it came into the queue."""
-        return self.message.timestamp or self._death().get("time")
+        told = self.message.headers.get(TIME_HEADER)
+        return dt.datetime.fromisoformat(str(told)) if told else self._death().get("time")
 
     def _death(self) -> Mapping[str, Any]:
         deaths: Any = self.message.headers.get("x-death")
@@ -98,7 +107,7 @@ async def redrive(exchange: AbstractExchange, letter: DeadLetter) -> str | None:
         headers={
             name: value
             for name, value in message.headers.items()
-            if name != REASON_HEADER and not name.startswith(_BROKERS_OWN)
+            if not name.startswith(_NOT_THE_EVENTS_OWN)
         },
     )
     try:

@@ -14,7 +14,7 @@ from aiormq.abc import DeliveredMessage
 
 from consumer_service.cloud_events import read_event
 from consumer_service.models import OrderEvent, PoisonError
-from proto.events import DEAD_LETTER_EXCHANGE, INVENTORY_QUEUE, REASON_HEADER
+from proto.events import DEAD_LETTER_EXCHANGE, INVENTORY_QUEUE, REASON_HEADER, TIME_HEADER
 from service_kit.context import REQUEST_ID, TRACEPARENT, CallContext
 from service_kit.messaging import BROKER_FAILURES, watch
 
@@ -61,7 +61,7 @@ class Subscriber:
         log.info("consuming", queue=INVENTORY_QUEUE)
         ending = {
             asyncio.create_task(self._work(arrived, channel, dead_letters)),
-            asyncio.create_task(watch(connection, opened, dead_letters)),
+            asyncio.create_task(watch(connection, opened)),
             asyncio.create_task(_raise_when(cancelled)),
             asyncio.create_task(self._stop.wait()),
         }
@@ -141,14 +141,22 @@ async def _dead_letter(
         type=properties.message_type,
         content_type=properties.content_type,
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        timestamp=dt.datetime.now(dt.UTC),
-        headers={**_writable(properties.headers or {}), REASON_HEADER: str(error)[:1000]},
+        headers={
+            **_writable(properties.headers or {}),
+            REASON_HEADER: str(error)[:1000],
+            TIME_HEADER: dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
+        },
     )
     async for attempt in stamina.retry_context(
         on=BROKER_FAILURES, attempts=None, timeout=None, wait_max=2.0
     ):
         with attempt:
             async with asyncio.timeout(PUBLISH_SECONDS):
+                if attempt.num > 1:
+                    # The broker refuses on a channel that met a full queue even when it has room
+                    # again, if the room came by a raised limit.
+                    await channel.close()
+                    await channel.reopen()
                 await exchange.publish(copy, message.routing_key or "", mandatory=True)
 
 

@@ -48,7 +48,7 @@ ORDER BY orders.id
 SELECT 'order ' || orders.id, CASE
     WHEN items IS NULL THEN 'no items'
     WHEN items <> total_cents THEN format('total %s cents, items %s', total_cents, items)
-    ELSE status || ' is not in its history' END
+    ELSE orders.status || ' is not in its history' END
 FROM orders LEFT JOIN (
     SELECT order_id, sum(quantity * unit_price_cents) AS items FROM order_items GROUP BY order_id
 ) AS sums ON sums.order_id = orders.id

@@ -88,10 +88,7 @@ class Auditor:
         async with autocommit(self._books.engine) as connection:
             rows = await connection.execute(_LATE_EVENTS, {"before": before})
             return [
-                Finding(
-                    f"event {row.id}",
-                    f"{row.type} of order {row.order_id}: {row.last_error or 'not tried'}",
-                )
+                Finding(f"event {row.id}", f"{row.type} of order {row.order_id}: {row.why}")
                 for row in rows
             ]
 

@@ -36,7 +36,7 @@ ORDER BY id LIMIT :limit
 _MARK_SENT = text("UPDATE outbox SET sent_at = now() WHERE id = ANY(CAST(:ids AS uuid[]))")
 _POSTPONE = text("""
 UPDATE outbox SET attempts = attempts + 1, last_error = failed.error,
-    next_attempt_at = now() + least(interval '1 second' * power(2, attempts), interval '1 minute')
+    next_attempt_at = now() + least(interval '1 second' * power(2, attempts), interval '15 seconds')
 FROM unnest(CAST(:ids AS uuid[]), CAST(:errors AS text[])) AS failed (id, error)
 WHERE outbox.id = failed.id
 """)
@@ -105,7 +105,7 @@ async def mark_sent(connection: AsyncConnection, ids: Sequence[uuid.UUID]) -> No
 
 
 async def postpone(connection: AsyncConnection, errors: Mapping[uuid.UUID, str]) -> None:
-    """Let these events wait, longer after each failure: 1 s, 2 s, 4 s … at most a minute."""
+    """Let these events wait, longer after each failure: 1 s, 2 s, 4 s … at most 15 s."""
     parameters = {"ids": list(errors), "errors": list(errors.values())}
     await connection.execute(_POSTPONE, parameters)
 

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from order_service.audit import Books, count_orders, run_audit
 from order_service.clients import ReservationClient, open_inventory_channel
 from order_service.settings import Settings
 from order_service.trace import Step, trace
-from proto.events import DEAD_LETTER_QUEUE, REASON_HEADER
+from proto.events import DEAD_LETTER_QUEUE, REASON_HEADER, TIME_HEADER
 from service_kit import tools
 from service_kit.audit import Finding, Rule
 from service_kit.database import connected
@@ -108,7 +108,7 @@ async def _dead_letters(url: str, order_id: uuid.UUID) -> list[Step]:
         channel = await connection.channel()
         return [
             Step(
-                message.timestamp or dt.datetime.now(dt.UTC),
+                _dead_since(message.headers),
                 "consumer",
                 f"{message.routing_key} is a dead letter",
                 f"{message.headers.get(REASON_HEADER)!s}, event {message.message_id}",
@@ -116,6 +116,12 @@ async def _dead_letters(url: str, order_id: uuid.UUID) -> list[Step]:
             async for message in waiting(channel, DEAD_LETTER_QUEUE, MAX_DEAD_LETTERS)
             if _subject(message.body) == str(order_id)
         ]
+
+
+def _dead_since(headers: Mapping[str, object]) -> dt.datetime:
+    """When the consumer gave it up; what the broker itself laid there tells no time: now."""
+    told = headers.get(TIME_HEADER)
+    return dt.datetime.fromisoformat(str(told)) if told else dt.datetime.now(dt.UTC)
 
 
 def _subject(body: bytes) -> str:

@@ -54,6 +54,7 @@ TOPOLOGY = Topology(
                 "x-queue-version": 2,
                 "x-queue-mode": "lazy",
             },
+            spare=True,
         ),
     ],
 )

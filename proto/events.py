@@ -29,3 +29,6 @@ DATA_SCHEMA = "urn:ecommerce:order-events:v1"
 
 REASON_HEADER = "x-dead-letter-reason"
 """Header of a dead letter: why it can never be handled."""
+
+TIME_HEADER = "x-dead-letter-time"
+"""Header of a dead letter: since when it is one (RFC 3339)."""

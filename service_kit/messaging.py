@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
-from aiormq.exceptions import AMQPError, ChannelInvalidStateError
+from aiormq.exceptions import AMQPError, ChannelInvalidStateError, ChannelNotFoundEntity
 
 from service_kit.errors import Unavailable
 
@@ -34,11 +34,15 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Queue:
-    """A durable queue, its arguments, and the (exchange, routing key) pairs bound to it."""
+    """A durable queue, its arguments, and the (exchange, routing key) pairs bound to it.
+
+    Without a `spare` one, which is on one node of a cluster only, the rest does its work.
+    """
 
     name: str
     bindings: Sequence[tuple[str, str]]
     arguments: Mapping[str, str | int] = field(default_factory=dict)
+    spare: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,22 @@ async def declare(channel: AbstractChannel, topology: Topology) -> None:
     for exchange in topology.exchanges:
         await channel.declare_exchange(exchange.name, exchange.type, durable=True)
     for queue in topology.queues:
-        declared = await channel.declare_queue(
-            queue.name, durable=True, arguments=dict(queue.arguments)
-        )
-        for exchange_name, routing_key in queue.bindings:
-            await declared.bind(exchange_name, routing_key)
+        try:
+            await _declare_queue(channel, queue)
+        except ChannelNotFoundEntity:
+            # The node that holds it is down.
+            if not queue.spare:
+                raise
+            log.warning("queue is away", queue=queue.name)
+            await channel.reopen()
+
+
+async def _declare_queue(channel: AbstractChannel, queue: Queue) -> None:
+    declared = await channel.declare_queue(
+        queue.name, durable=True, arguments=dict(queue.arguments)
+    )
+    for exchange_name, routing_key in queue.bindings:
+        await declared.bind(exchange_name, routing_key)
 
 
 async def waiting(

@@ -4,6 +4,7 @@ Exit codes: 0, all is well; 1, something is off; 2, the tool could not do its wo
 """
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -69,6 +70,7 @@ def complete(work: Coroutine[Any, Any, T]) -> T:
         wrapper_class=structlog.make_filtering_bound_logger("ERROR"),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     try:
         return asyncio.run(work)
     except ServiceError as error:

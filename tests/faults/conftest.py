@@ -55,6 +55,14 @@ def seed_of(config: pytest.Config) -> str:
     return str(config.getoption("--seed"))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell what the rows that held had to bear."""
+    if tally.TOTAL:
+        counted = ", ".join(f"{count:,} {what}" for what, count in sorted(tally.TOTAL.items()))
+        seed = seed_of(terminalreporter.config)
+        terminalreporter.write_line(f"fault matrix, seed {seed}: {counted}")
+
+
 @pytest.fixture(scope="session")
 def seed(request: pytest.FixtureRequest) -> str:
     """What every schedule of this run is drawn from."""
@@ -96,8 +104,10 @@ def start(infrastructure: Infrastructure, tmp_path: Path) -> Start:
 async def shop(
     infrastructure: Infrastructure, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Shop]:
-    """One shop for all rows that leave it whole."""
-    async with shop_running(infrastructure, tmp_path_factory.mktemp("shop")) as running:
+    """One shop, with a proxy in each link, for all rows that leave it whole."""
+    async with shop_running(
+        infrastructure, tmp_path_factory.mktemp("shop"), linked=True
+    ) as running:
         yield running
 
 

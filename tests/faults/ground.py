@@ -22,13 +22,14 @@ class Ground:
 
     async def kill(self, name: str) -> None:
         """Crash `postgres` or `rabbitmq`; return once its supervisor has started it again."""
-        pid = await self.system.kill(name)
+        pid = await self._pid(name)
+        os.kill(pid, signal.SIGKILL)
         await self.system.restarted(name, pid)
 
     @asynccontextmanager
     async def down(self, name: str) -> AsyncIterator[None]:
         """Crash `postgres` or `rabbitmq`, and keep it away inside the block."""
-        pid = await self.system.pid(name)
+        pid = await self._pid(name)
         supervisor = int((self.system.run_dir / "supervisord.pid").read_text())
         os.kill(supervisor, signal.SIGSTOP)
         try:
@@ -37,6 +38,9 @@ class Ground:
         finally:
             os.kill(supervisor, signal.SIGCONT)
         await self.system.restarted(name, pid)
+
+    async def _pid(self, name: str) -> int:
+        return (await self.system.status())[name][1]
 
     async def rabbitmqctl(self, *arguments: str) -> None:
         """Run the broker's own tool against it."""

@@ -18,8 +18,9 @@ import httpx
 
 from tests.faults.links import Link
 from tests.faults.points import POINTS
+from tests.faults.store import Store
 from tests.support.infrastructure import CHECKOUT, Broker, Infrastructure
-from tests.support.system import Database, free_ports
+from tests.support.system import free_ports
 from tests.support.waiting import eventually
 from tests.system.shop import Caller
 
@@ -166,9 +167,9 @@ class Shop:
     """The running services, their databases and broker, and the links between them."""
 
     folder: Path
-    users: Database
-    inventory: Database
-    orders: Database
+    users: Store
+    inventory: Store
+    orders: Store
     broker: Broker
     children: dict[str, Child]
     links: dict[tuple[str, str], Link]
@@ -283,9 +284,9 @@ async def shop_running(
         )
         shop = Shop(
             folder,
-            Database(databases["USER"]),
-            Database(databases["INVENTORY"]),
-            Database(databases["ORDER"]),
+            Store(databases["USER"]),
+            Store(databases["INVENTORY"]),
+            Store(databases["ORDER"]),
             broker,
             children,
             links,

@@ -41,6 +41,10 @@ class Load:
     answered_twice: list[str] = field(default_factory=list)
     false_answers: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
+    lost: int = 0
+    """Accepted orders that were not found when it was looked for them last."""
+    doubled: int = 0
+    """Movements of stock that were found twice, and keys that had become two orders."""
     sent: int = 0
     slowest: float = 0.0
     counted: tuple[int, int] = (0, 0)

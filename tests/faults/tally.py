@@ -13,4 +13,6 @@ def count(load: Load, faults: int) -> None:
     TOTAL["faults"] += faults
     TOTAL["orders sent"] += load.sent - load.counted[0]
     TOTAL["orders accepted"] += len(load.accepted) - load.counted[1]
+    TOTAL["lost"] += load.lost
+    TOTAL["doubled"] += load.doubled
     load.counted = load.sent, len(load.accepted)

@@ -1,7 +1,9 @@
 """The system as users start it: `./start-services.sh`, and kill -9 by the pids that it prints."""
 
 import asyncio
+import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from tests.faults import tally
 from tests.faults.harness import RECOVERY_SECONDS, SERVICES, Shop
 from tests.faults.invariants import broken
 from tests.faults.load import Load
+from tests.faults.store import Store
 from tests.support.system import System, running
 
 pytestmark = pytest.mark.whole_matrix
@@ -32,13 +35,13 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 async def test_what_the_launcher_started_is_killed_at_random(
     system: System, tmp_path: Path, seed: str, victims: tuple[str, ...]
 ) -> None:
-    environment = system.environment
+    environment, told = system.environment, system.told
     async with httpx.AsyncClient(base_url=system.gateway_url, timeout=30, trust_env=False) as http:
         shop = Shop(
             folder=tmp_path,
-            users=system.users,
-            inventory=system.inventory,
-            orders=system.orders,
+            users=Store(told["USER_DATABASE_URL"]),
+            inventory=Store(told["INVENTORY_DATABASE_URL"]),
+            orders=Store(told["ORDER_DATABASE_URL"]),
             broker=system.broker,
             children={},
             links={},
@@ -52,7 +55,8 @@ async def test_what_the_launcher_started_is_killed_at_random(
         async with load.going_on():
             while time.monotonic() < end:
                 victim = chance.choice(victims)
-                pid = await system.kill(victim)
+                _, pid = (await system.status())[victim]
+                os.kill(pid, signal.SIGKILL)
                 kills += 1
                 await system.restarted(victim, pid)
                 await asyncio.sleep(chance.uniform(0.5, 3.0))

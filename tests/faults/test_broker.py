@@ -13,8 +13,8 @@ from proto.events import DEAD_LETTER_QUEUE, EXCHANGE, INVENTORY_QUEUE, ORDER_CRE
 from tests.faults import queues, tally
 from tests.faults.cluster import cluster
 from tests.faults.ground import Ground, ground
-from tests.faults.harness import Shop, shop_running
-from tests.faults.invariants import broken, settled
+from tests.faults.harness import RECOVERY_SECONDS, Shop, shop_running
+from tests.faults.invariants import broken
 from tests.faults.load import Load
 from tests.support.infrastructure import Infrastructure
 from tests.support.waiting import eventually
@@ -22,7 +22,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.whole_matrix
 
 DOWN_SECONDS = 60.0
-ALARM_SECONDS = 40.0
+ALARM_SECONDS = 70.0
 REOFFER_SECONDS = "3"
 
 
@@ -116,8 +116,7 @@ async def test_the_dead_letter_queue_is_full(hurt: Shop, buyers: Load) -> None:
 async def test_the_consumer_is_past_its_ack_timeout(own: Ground, hurt: Shop, buyers: Load) -> None:
     consumer = hurt.children["consumer_service"]
     shorter = "application:set_env(rabbit, consumer_timeout, 3000)"
-    sooner = "application:set_env(rabbit, channel_tick_interval, 1000)"
-    await own.rabbitmqctl("eval", f"{shorter}, {sooner}.")
+    await own.rabbitmqctl("eval", f"{shorter}.")
     try:
         await consumer.stop()
         await consumer.start()
@@ -127,7 +126,7 @@ async def test_the_consumer_is_past_its_ack_timeout(own: Ground, hurt: Shop, buy
             return '"broker away"' in consumer.log()[logged:]
 
         async with buyers.going_on(), hurt.children["inventory_service"].hung():
-            await eventually(cut_off, within=40)
+            await eventually(cut_off, within=100)  # the broker looks once a minute
     finally:
         await own.rabbitmqctl("eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
     assert await broken(hurt, buyers) == []
@@ -146,9 +145,19 @@ async def test_one_of_three_nodes_dies_and_comes_back(
             await asyncio.sleep(1)
             await nodes[0].kill()
             await asyncio.sleep(5)
-        await settled(shop)  # with two nodes as well as with three
+        await _answered(shop)  # with two nodes as well as with three
         async with load.going_on():
             await nodes[0].start()
             await nodes[0].up()
-        assert await broken(shop, load) == []
+        assert await broken(shop, load, audited=False) == []
         tally.count(load, faults=1)
+
+
+async def _answered(shop: Shop) -> None:
+    """Return once no order waits; what only concerns the lost node's audit queue may."""
+
+    async def waiting() -> int:
+        statement = "SELECT count(*) FROM orders WHERE next_offer_at IS NOT NULL"
+        return int(await shop.orders.value(statement))
+
+    await eventually(waiting, lambda left: left == 0, within=RECOVERY_SECONDS)

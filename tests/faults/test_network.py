@@ -9,14 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-import pytest_asyncio
 
 from tests.faults import tally
-from tests.faults.harness import LINKS, SERVICES, Shop, shop_running
+from tests.faults.harness import LINKS, SERVICES, Shop
 from tests.faults.invariants import broken
 from tests.faults.links import Link
 from tests.faults.load import Load
-from tests.support.infrastructure import Infrastructure
 
 GATEWAY_SECONDS = 5.0
 """The deadline of the gateway's calls (api_gateway/clients.py)."""
@@ -25,20 +23,6 @@ SLACK_SECONDS = 2.5
 HANG_SECONDS = GATEWAY_SECONDS + 1.5
 """Longer than the gateway waits."""
 _RESETS = 12
-
-
-@pytest_asyncio.fixture(scope="module")
-async def linked(
-    infrastructure: Infrastructure, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Shop]:
-    """A shop with a proxy in each of its links."""
-    async with shop_running(infrastructure, tmp_path_factory.mktemp("linked"), linked=True) as shop:
-        yield shop
-
-
-@pytest_asyncio.fixture(scope="module")
-async def buyers(linked: Shop, seed: str) -> Load:
-    return await Load.of(linked, f"{seed} network")
 
 
 @asynccontextmanager
@@ -76,7 +60,7 @@ async def _replies_lost(link: Link) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _slow(link: Link) -> AsyncIterator[None]:
     link.latency_seconds = 0.3
-    await asyncio.sleep(4)
+    await asyncio.sleep(2)
     yield
     link.heal()
 
@@ -104,36 +88,36 @@ CASES = [
 
 @pytest.mark.rows("case", CASES, quick=1)
 async def test_a_link_fails_and_no_order_is_lost_or_doubled(
-    linked: Shop, buyers: Load, case: str
+    shop: Shop, load: Load, case: str
 ) -> None:
     user, _, used, failure = case.split(" ", 3)
-    link = linked.links[user, used]
-    buyers.slowest, accepted = 0.0, link.accepted
-    async with buyers.going_on(), FAILURES[failure](link):
+    link = shop.links[user, used]
+    load.slowest, accepted = 0.0, link.accepted
+    async with load.going_on(), FAILURES[failure](link):
         pass
     assert link.accepted, "nothing goes through this link"
     assert accepted <= link.accepted
-    assert await broken(linked, buyers) == []
-    assert buyers.slowest < GATEWAY_SECONDS + SLACK_SECONDS
-    tally.count(buyers, faults=1)
+    assert await broken(shop, load) == []
+    assert load.slowest < GATEWAY_SECONDS + SLACK_SECONDS
+    tally.count(load, faults=1)
 
 
 @pytest.mark.whole_matrix
 @pytest.mark.parametrize("service", [name for name in SERVICES if name != "api_gateway"])
 async def test_a_service_hangs_and_the_gateway_answers_in_time(
-    linked: Shop, buyers: Load, service: str
+    shop: Shop, load: Load, service: str
 ) -> None:
-    buyers.slowest = 0.0
-    async with buyers.going_on(), linked.children[service].hung():
+    load.slowest = 0.0
+    async with load.going_on(), shop.children[service].hung():
         await asyncio.sleep(HANG_SECONDS)
-    assert await broken(linked, buyers) == []
-    assert buyers.slowest < GATEWAY_SECONDS + SLACK_SECONDS
-    tally.count(buyers, faults=1)
+    assert await broken(shop, load) == []
+    assert load.slowest < GATEWAY_SECONDS + SLACK_SECONDS
+    tally.count(load, faults=1)
 
 
 @pytest.mark.whole_matrix
-async def test_a_gateway_that_hangs_loses_nothing(linked: Shop, buyers: Load) -> None:
-    async with buyers.going_on(), linked.children["api_gateway"].hung():
+async def test_a_gateway_that_hangs_loses_nothing(shop: Shop, load: Load) -> None:
+    async with load.going_on(), shop.children["api_gateway"].hung():
         await asyncio.sleep(HANG_SECONDS)
-    assert await broken(linked, buyers) == []
-    tally.count(buyers, faults=1)
+    assert await broken(shop, load) == []
+    tally.count(load, faults=1)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ _OWN = {
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
 _BELOW_EPHEMERAL = range(20_000, 32_000)
 """Where no outgoing connection takes the port of a service that is being started again."""
+_NO_FAULT = re.compile('"event":"(dead letter|error when creating transport)')
 START_SECONDS = 150
 UP_AGAIN_SECONDS = 30.0
 
@@ -57,27 +59,29 @@ FROM pg_tables WHERE schemaname = 'public'
 Rows = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
 class Database:
-    """A service's database, asked directly."""
+    """A service's database, asked directly; one question at a time."""
 
-    url: str
+    def __init__(self, url: str) -> None:
+        self._url = url.replace("+asyncpg", "", 1)
+        self._connection: Any = None
 
-    @asynccontextmanager
-    async def connected(self) -> AsyncIterator[Any]:
-        """A connection of asyncpg's; a new one each time, because servers are killed here."""
-        connection = await asyncpg.connect(
-            self.url.replace("+asyncpg", "", 1), timeout=10, command_timeout=10
-        )
-        try:
-            yield connection
-        finally:
-            await connection.close()
+    async def _connected(self) -> Any:
+        # Servers are killed here: the connection of a moment ago may be gone.
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(self._url, timeout=10, command_timeout=10)
+        return self._connection
+
+    async def close(self) -> None:
+        """Close the connection; the next question opens another one."""
+        if self._connection is not None:
+            await self._connection.close()
+        self._connection = None
 
     async def rows(self, statement: str, *parameters: object) -> Rows:
         """What a statement returns."""
-        async with self.connected() as connection:
-            return [dict(row) for row in await connection.fetch(statement, *parameters)]
+        connection = await self._connected()
+        return [dict(row) for row in await connection.fetch(statement, *parameters)]
 
     async def value(self, statement: str, *parameters: object) -> Any:
         """The only column of the only row, or None without a row."""
@@ -86,9 +90,8 @@ class Database:
 
     async def contents(self) -> dict[str, tuple[int, str]]:
         """For each table its number of rows and a checksum of them all."""
-        async with self.connected() as connection:
-            tables = await connection.fetch(_TABLES)
-            found = await connection.fetch(" UNION ALL ".join(row["checksum"] for row in tables))
+        tables = await self.rows(_TABLES)
+        found = await self.rows(" UNION ALL ".join(table["checksum"] for table in tables))
         return {row["name"]: (row["rows"], row["checksum"]) for row in found}
 
 
@@ -126,20 +129,25 @@ class System:
         words = shlex.split((self.run_dir / "environment.env").read_text(), comments=True)
         return dict(word.split("=", 1) for word in words)
 
-    @property
+    @cached_property
     def users(self) -> Database:
         """user_service's database."""
         return Database(self.told["USER_DATABASE_URL"])
 
-    @property
+    @cached_property
     def inventory(self) -> Database:
         """inventory_service's database."""
         return Database(self.told["INVENTORY_DATABASE_URL"])
 
-    @property
+    @cached_property
     def orders(self) -> Database:
         """order_service's database."""
         return Database(self.told["ORDER_DATABASE_URL"])
+
+    async def disconnect(self) -> None:
+        """Close the connections to the databases."""
+        for database in (self.users, self.inventory, self.orders):
+            await database.close()
 
     @property
     def broker(self) -> Broker:
@@ -149,6 +157,13 @@ class System:
     def log(self, name: str) -> str:
         """Everything that a program logged."""
         return (self.run_dir / "logs" / f"{name}.log").read_text(errors="replace")
+
+    def faults(self) -> list[str]:
+        """What services logged as errors of their own: dead letters and a broker away are none."""
+        logs = self.run_dir.joinpath("logs").glob("*_*.log")
+        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
+        errors = [line for line in lines if '"level":"error"' in line]
+        return [line for line in errors if not _NO_FAULT.search(line)]
 
     def processes(self) -> list[psutil.Process]:
         """Every process that was started for this run directory and still runs."""
@@ -160,32 +175,24 @@ class System:
         found = re.findall(r"^(\w+) +([A-Z]+) +pid (\d+)", done.stdout, re.MULTILINE)
         return {name: (state, int(pid)) for name, state, pid in found}
 
-    async def pid(self, name: str) -> int:
-        """The process of a program, which must be running."""
-        return (await self.status())[name][1]
-
-    async def kill(self, name: str) -> int:
-        """End a program as a crash would; the pid it had."""
-        pid = await self.pid(name)
-        os.kill(pid, signal.SIGKILL)
-        return pid
+    async def states(self) -> dict[str, tuple[str, int]]:
+        """As `status`, without the second that its script takes to start."""
+        supervisor = Supervisor(Layout(CHECKOUT, self.run_dir))
+        states = await asyncio.to_thread(supervisor.states)
+        return {state.name: (state.state, state.pid) for state in states}
 
     async def restarted(self, name: str, killed: int) -> None:
         """Return once a program that was killed runs as another process."""
-        supervisor = Supervisor(Layout(CHECKOUT, self.run_dir))
-
-        async def states() -> list[tuple[str, bool]]:
-            found = await asyncio.to_thread(supervisor.states)
-            return [(state.state, state.pid != killed) for state in found if state.name == name]
-
         await eventually(
-            states, lambda found: found == [("RUNNING", True)], within=UP_AGAIN_SECONDS
+            self.states,
+            lambda states: states[name][0] == "RUNNING" and states[name][1] != killed,
+            within=UP_AGAIN_SECONDS,
         )
 
     @asynccontextmanager
     async def paused(self, *names: str) -> AsyncIterator[None]:
         """Programs that hang inside the block, without losing a connection by themselves."""
-        status = await self.status()
+        status = await self.states()
         hung = [status[name][1] for name in names]
         for pid in hung:
             os.kill(pid, signal.SIGSTOP)
@@ -201,7 +208,7 @@ class System:
 
         The supervisor hangs meanwhile.
         """
-        status = await self.status()
+        status = await self.states()
         supervisor = int((self.run_dir / "supervisord.pid").read_text())
         os.kill(supervisor, signal.SIGSTOP)
         try:
@@ -214,13 +221,13 @@ class System:
         """Return once the gateway, or another one at `url`, reaches all its neighbours."""
 
         async def answer() -> int:
-            async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-                try:
-                    return (await client.get(f"{url or self.gateway_url}/readyz")).status_code
-                except httpx.TransportError:
-                    return 0
+            try:
+                return (await client.get(f"{url or self.gateway_url}/readyz")).status_code
+            except httpx.TransportError:
+                return 0
 
-        await eventually(answer, lambda status: status == httpx.codes.OK, within=UP_AGAIN_SECONDS)
+        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+            await eventually(answer, lambda status: status == 200, within=UP_AGAIN_SECONDS)
 
     @asynccontextmanager
     async def another_gateway(self, **variables: str) -> AsyncIterator[str]:

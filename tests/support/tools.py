@@ -24,7 +24,7 @@ class Done:
     def line(self, part: str) -> str:
         """The only line with `part` in it."""
         (found,) = (line for line in self.said.splitlines() if part in line)
-        return found
+        return found.rstrip()
 
 
 async def tool(service: str, *arguments: str, **environment: str) -> Done:

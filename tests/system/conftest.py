@@ -24,6 +24,8 @@ async def invariants(system: System) -> AsyncIterator[None]:
     yield
     await system.at_rest()
     await accounts_balance(system)
+    assert system.faults() == []
+    await system.disconnect()
 
 
 @pytest_asyncio.fixture(scope="session")

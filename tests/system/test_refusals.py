@@ -124,6 +124,7 @@ MISFITS = [
     ("POST /v1/orders", _item(product_id=2**63), ("/items/0/product_id",)),
     ("POST /v1/orders", _item(unit_price=-1), ("/items/0/unit_price",)),
     ("POST /v1/orders", _item(unit_price="1.001"), ("/items/0/unit_price",)),
+    ("POST /v1/orders", {"items": [{"product_id": 1, "quantity": 600_000}] * 2}, ("",)),
     ("POST /check_stock", {"product_id": 1}, ("/quantity",)),
     ("POST /create_order", {}, ("/user_id", "/items")),
     ("POST /v1/products", {}, ("/name", "/price", "/stock")),
@@ -275,6 +276,8 @@ REFUSALS = [
     ),
     Refusal("POST /v1/auth/refresh", {"refresh_token": "unknown"}, 401, "invalid_refresh_token"),
     Refusal("POST /v1/auth/logout", {"refresh_token": "unknown"}, 401, "invalid_refresh_token"),
+    Refusal("POST /v1/products", b"{", 401, "unauthenticated", who="nobody"),
+    Refusal("POST /v1/products", {}, 403, "forbidden"),
     Refusal("POST /v1/products", PRODUCT, 403, "forbidden"),
     Refusal("PATCH /v1/products/{product}", {"price": "0.01"}, 403, "forbidden"),
     Refusal(

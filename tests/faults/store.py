@@ -1,0 +1,34 @@
+"""A service's database, asked directly. A connection a question: servers are killed here."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+Rows = list[dict[str, Any]]
+SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Store:
+    """A database by the URL that its service has."""
+
+    url: str
+
+    async def connect(self) -> asyncpg.Connection:
+        """A connection of one's own."""
+        return await asyncpg.connect(self.url.replace("+asyncpg", "", 1), timeout=SECONDS)
+
+    async def rows(self, statement: str, *parameters: object) -> Rows:
+        """What a statement returns."""
+        connection = await self.connect()
+        try:
+            found = await connection.fetch(statement, *parameters, timeout=SECONDS)
+        finally:
+            await connection.close()
+        return [dict(row) for row in found]
+
+    async def value(self, statement: str, *parameters: object) -> Any:
+        """The only column of the only row, or None without a row."""
+        rows = await self.rows(statement, *parameters)
+        return next(iter(rows[0].values())) if rows else None

@@ -1,0 +1,133 @@
+"""The trace of one order, put together from what the services keep."""
+
+import datetime as dt
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+from sqlalchemy import text
+
+from proto.events import AUDIT_QUEUE, DEAD_LETTER_QUEUE, INVENTORY_QUEUE
+from service_kit import context
+from tests.integration.world import World, lying_in, purge
+from tests.support.tools import Done, tool, url_of
+from tests.support.waiting import eventually, free_port
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def empty_queues(world: World) -> None:
+    for queue in (INVENTORY_QUEUE, DEAD_LETTER_QUEUE, AUDIT_QUEUE):
+        await purge(world.broker, queue)
+
+
+@pytest_asyncio.fixture
+async def consumer(world: World) -> AsyncIterator[str]:
+    async with world.consuming() as address:
+        yield address
+
+
+async def traced(world: World, order_id: str, **environment: str) -> Done:
+    settings = {
+        "ORDER_DATABASE_URL": url_of(world.orders.engine),
+        "INVENTORY_SERVICE_ADDR": world.inventory.address,
+        "RABBITMQ_URL": world.broker.url,
+    }
+    return await tool("order_service", "trace", order_id, **(settings | environment))
+
+
+async def placed(world: World, product: int, quantity: int = 2) -> str:
+    with context.bound(context.CallContext("request-1")):
+        (order_id,) = await world.place({product: quantity})
+    return order_id
+
+
+def steps(done: Done) -> list[tuple[str, str]]:
+    """Where and what, in the order of the table."""
+    assert done.code == 0, done
+    header, *rows = done.said.splitlines()
+    where, what, detail = (header.index(name) for name in ("Where", "What", "Detail"))
+    return [(row[where:what].strip(), row[what:detail].strip()) for row in rows]
+
+
+async def test_an_orders_way_is_told_step_by_step_with_times_and_request_id(
+    world: World, consumer: str
+) -> None:
+    product = await world.product()
+    order_id = await placed(world, product)
+    assert await world.statuses([order_id]) == {"CONFIRMED"}
+    await world.cancel(order_id)
+    await eventually(lambda: world.movements(product), lambda found: found == [1000, -2, 2])
+    await world.published()
+    done = await traced(world, order_id)
+    told = steps(done)
+    for cause, effect in (
+        (("outbox", "order.created stored"), ("broker", "order.created confirmed")),
+        (("outbox", "order.created stored"), ("inventory", "enough stock")),
+        (("ledger", "stock taken"), ("order", "CONFIRMED")),
+        (("order", "CONFIRMED"), ("order", "CANCELLED")),
+        (("outbox", "order.confirmed stored"), ("broker", "order.confirmed confirmed")),
+        (("order", "CANCELLED"), ("ledger", "stock given back")),
+        (("outbox", "order.cancelled stored"), ("broker", "order.cancelled confirmed")),
+    ):
+        assert told.index(cause) < told.index(effect), done.said
+    assert len(told) == 12
+    assert "request request-1" in done.line("order.created stored")
+    assert f"2 of product {product}; 5.00 in all" in done.line("PENDING")
+    day = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"
+    assert all(line.startswith(day) for line in done.said.splitlines()[1:])
+    assert "+0 ms" in done.said
+
+
+async def test_a_rejected_order_tells_what_was_short(world: World) -> None:
+    product = await world.product(3)
+    order_id, other = await placed(world, product, 2), await placed(world, product, 3)
+    async with world.consuming():
+        assert await world.statuses([order_id, other]) == {"CONFIRMED", "REJECTED"}
+    done = await traced(world, other)
+    assert ("inventory", "too little stock") in steps(done)
+    assert f"product {product} had 1 of 3" in done.line("too little stock")
+    assert f"product {product} had 1 of 3" in done.line("REJECTED")
+
+
+async def test_an_order_whose_event_is_dead_or_refused_says_so(world: World, consumer: str) -> None:
+    product = await world.product()
+    order_id = await placed(world, product)
+    away = {"id": product, "by": 2**40}
+    async with world.inventory.engine.begin() as connection:
+        await connection.execute(text("UPDATE products SET id = id + :by WHERE id = :id"), away)
+
+    async def letters() -> list[str]:
+        return list(await lying_in(world.broker, DEAD_LETTER_QUEUE))
+
+    async with world.consuming():
+        (event_id,) = await eventually(letters)
+    done = await traced(world, order_id)
+    assert steps(done)[-1] == ("consumer", "order.created is a dead letter")
+    assert "unknown_product" in done.line("dead letter")
+    assert event_id in done.line("dead letter")
+    async with world.orders.engine.begin() as connection:
+        statement = (
+            "UPDATE outbox SET sent_at = NULL, attempts = 3, last_error = 'NACKED: refused',"
+            " next_attempt_at = now() + interval '1 hour' WHERE order_id = :id"
+        )
+        await connection.execute(text(statement), {"id": uuid.UUID(order_id)})
+    done = await traced(world, order_id)
+    what = "order.created refused 3 times, goes out again"
+    assert steps(done)[-1] == ("broker", what)
+    assert "NACKED: refused" in done.line(what)
+
+
+async def test_without_a_broker_the_rest_is_told(world: World) -> None:
+    order_id = await placed(world, await world.product())
+    url = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+    done = await traced(world, order_id, RABBITMQ_URL=url)
+    assert done.code == 0
+    assert "PENDING" in done.said
+    assert "dead letters were not looked at" in done.said
+
+
+async def test_an_order_that_is_not_there_is_a_line_and_exit_code_2(world: World) -> None:
+    done = await traced(world, str(uuid.UUID(int=7)))
+    assert done.code == 2
+    assert "there is no order" in done.complained
+    assert (await traced(world, "x")).code == 2
