@@ -152,10 +152,11 @@ def _start_together(
 def _write_environment_file(
     layout: Layout, system: RunningSystem, embedded: EmbeddedPostgres | None
 ) -> None:
-    """Tell tests and tools where databases and broker are."""
+    """Tell tests and tools where databases, broker and services are."""
     endpoint = system.broker.endpoint
     told = {"RABBITMQ_URL": endpoint.url, "RABBITMQ_MANAGEMENT_URL": endpoint.management_url}
-    told |= {name: value for name, value in system.environment.items() if "DATABASE_URL" in name}
+    places = ("_DATABASE_URL", "_SERVICE_ADDR")
+    told |= {name: value for name, value in system.environment.items() if name.endswith(places)}
     if embedded:
         told["POSTGRES_ADMIN_URL"] = embedded.administrator_url()
     environment.write_env_file(layout.environment_file, told)

@@ -1,5 +1,6 @@
 """Fixtures: a real PostgreSQL and a real RabbitMQ for the whole session."""
 
+import datetime as dt
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -11,7 +12,16 @@ from tests.support.infrastructure import Broker, Infrastructure, started
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The fault matrix: a few rows of it, chosen by the seed, or all."""
     parser.addoption("--faults", action="store_true", help="run the whole fault matrix")
-    parser.addoption("--seed", default="1", help="what the fault matrix draws its schedules from")
+    parser.addoption(
+        "--seed",
+        default=dt.datetime.now(dt.UTC).date().isoformat(),
+        help="what the fault matrix draws its rows and schedules from; the date unless given",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """The seed with which this run can be repeated."""
+    return f"fault matrix: --seed {config.getoption('--seed')}"
 
 
 @pytest.fixture(scope="session")

@@ -71,9 +71,10 @@ def seed(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def progress(request: pytest.FixtureRequest, seed: str) -> Iterator[None]:
-    """Tell each row of the whole matrix as it begins and ends."""
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or not request.config.getoption(OPTION):
+    """Tell each row of the whole matrix as it ends: its time and what it counted."""
+    plugins = request.config.pluginmanager
+    reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
+    if reporter is None or capture is None or not request.config.getoption(OPTION):
         yield
         return
     started = time.monotonic()
@@ -81,10 +82,10 @@ def progress(request: pytest.FixtureRequest, seed: str) -> Iterator[None]:
     yield
     done = tally.TOTAL - before
     counted = ", ".join(f"{count} {what}" for what, count in sorted(done.items()))
-    reporter.write_line("")
-    reporter.write_line(
-        f"  {request.node.name} ({time.monotonic() - started:.0f} s, seed {seed}): {counted}"
-    )
+    with capture.global_and_fixture_disabled():
+        reporter.write_line(
+            f"\n  {request.node.name}: {time.monotonic() - started:.0f} s, seed {seed}, {counted}"
+        )
 
 
 Start = Callable[..., AbstractAsyncContextManager[Shop]]

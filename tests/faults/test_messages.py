@@ -46,7 +46,7 @@ async def test_every_delivery_comes_three_times_and_shuffled(
     await consumer.start()
 
     assert await broken(shop, load) == []
-    tally.count(load, faults=len(deliveries))
+    tally.count(load, faults=1)
 
 
 async def test_what_nobody_can_read_is_put_aside_while_orders_go_on(shop: Shop, load: Load) -> None:
@@ -108,7 +108,7 @@ async def test_a_backlog_of_a_hundred_thousand_is_worked_off_in_bounded_memory(
 
     assert await broken(shop, load) == []
     assert peak < idle + MEMORY, (idle, peak)
-    tally.count(load, faults=BACKLOG)
+    tally.count(load, faults=1)
 
 
 _ONE = {"quantity": 1}
