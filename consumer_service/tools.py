@@ -40,7 +40,8 @@ def list_letters(
     """Show the dead letters, oldest first, each with its reason; they stay where they are."""
     settings = tools.settings(Settings, env_file)
     rows, left = tools.complete(_list(settings, _matching([], order, reason), limit))
-    tools.table(("Event", "Type", "Order", "Since", "Reason"), rows)
+    if rows:
+        tools.table(("Event", "Type", "Order", "Since", "Reason"), rows)
     tools.output.print(_summary(len(rows), left))
 
 
@@ -69,7 +70,8 @@ def redrive_letters(
     chosen = _matching(event_ids or [], order, reason)
     work = _rehearse if dry_run else _redrive
     rows, refused = tools.complete(work(settings, chosen, limit))
-    tools.table(("Event", "Type", "Order", "Would" if dry_run else "Result"), rows)
+    if rows:
+        tools.table(("Event", "Type", "Order", "Would" if dry_run else "Result"), rows)
     missing = set(event_ids or []) - {row[0] for row in rows}
     for event_id in sorted(missing):
         tools.output.print(f"not in the queue: {event_id}", markup=False)
@@ -169,7 +171,7 @@ def _named(letter: DeadLetter) -> tuple[str, str, str]:
 
 
 def _summary(shown: int, left: int) -> str:
-    return f"{shown} dead letters" + (f", {left} more were not looked at" if left else "")
+    return f"{shown} shown" + (f", {left} more were not looked at" if left else "")
 
 
 if __name__ == "__main__":

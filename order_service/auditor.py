@@ -11,7 +11,7 @@ from service_kit.audit import Finding, Look, Rule
 from service_kit.database import autocommit
 
 _LATE = 100
-_SAMPLE = 200
+_SAMPLE = 100
 _SETTLING_SECONDS = 5.0
 _BACKLOG = 10_000
 """Rows at most that are read to find out whether something is late."""
@@ -45,7 +45,7 @@ SELECT id FROM orders WHERE id >= :since AND id < :until ORDER BY id DESC LIMIT 
 
 
 class Auditor:
-    """Looks for what is late, and compares the newest orders with inventory, 200 at most a look.
+    """Looks for what is late, and compares the newest orders with inventory, 100 at most a look.
 
     Late is what was overtaken: an order or event that is still under way although a younger one
     was done with `grace_seconds` ago. While nothing gets through, nothing is late.

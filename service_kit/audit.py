@@ -47,13 +47,14 @@ class Watch:
     """Looks for breaches every so many seconds, and reports each as it appears and goes.
 
     The gauge `audit_findings` tells how many there are now. It lies still while the database or a
-    neighbour is away, and `audit_last_look_timestamp_seconds` with it.
+    neighbour is away, and `audit_last_look_timestamp_seconds` with it; the log says so once.
     """
 
     def __init__(self, looks: Mapping[Rule, Look], seconds: float) -> None:
         self._looks = looks
         self._seconds = seconds
         self._known: dict[Rule, set[str]] = {rule: set() for rule in looks}
+        self._blind: set[Rule] = set()
 
     async def run(self) -> None:
         """Look for ever; at once, and then every so many seconds."""
@@ -68,11 +69,16 @@ class Watch:
         try:
             found = await self._looks[rule]()
         except ServiceError as error:
-            log.warning("audit waits", rule=rule.name, reason=error.reason, error=error.message)
+            if rule not in self._blind:
+                log.warning("audit waits", rule=rule.name, reason=error.reason, error=error.message)
+            self._blind.add(rule)
             return
         except Exception:  # what watches a service must not stop it
-            log.exception("audit failed", rule=rule.name)
+            if rule not in self._blind:
+                log.exception("audit failed", rule=rule.name)
+            self._blind.add(rule)
             return
+        self._blind.discard(rule)
         _SECONDS.labels(rule.name).set(time.perf_counter() - started)
         _LOOKED.labels(rule.name).set_to_current_time()
         _FINDINGS.labels(rule.name).set(len(found))

@@ -110,14 +110,14 @@ async def test_the_list_tells_each_with_its_reason_and_leaves_it_where_it_is(wor
         assert order_id in line
         assert "unknown_product" in line
         assert "unreadable" in done.line(unreadable)
-        assert "2 dead letters" in done.said
+        assert "2 shown" in done.said
     assert await eventually(dead_count(world), lambda count: count == 2)
     done = await dead_letters(world, "list", "--reason", "unreadable")
     assert event_id not in done.said
-    assert "1 dead letters" in done.said
+    assert "1 shown" in done.said
     assert event_id in (await dead_letters(world, "list", "--order", order_id)).said
     done = await dead_letters(world, "list", "--limit", "1")
-    assert "1 dead letters, 1 more were not looked at" in done.said
+    assert "1 shown, 1 more were not looked at" in done.said
 
 
 async def test_one_is_redriven_as_it_was_under_its_own_id_and_the_others_stay(world: World) -> None:

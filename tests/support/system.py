@@ -95,12 +95,14 @@ class Database:
         return {row["name"]: (row["rows"], row["checksum"]) for row in found}
 
 
-@dataclass(frozen=True)
+@dataclass
 class System:
     """A system of the tests' own: its script, processes, databases, broker and logs."""
 
     run_dir: Path
     environment: Mapping[str, str]
+    settles: bool = True
+    """False once orders did not settle in time: no other test waits that long for them again."""
 
     def run(self, *arguments: str, timeout: float = START_SECONDS) -> "Done":
         """`./start-services.sh` with these arguments."""
@@ -276,7 +278,9 @@ class System:
             )
             return found
 
+        within, self.settles = (within if self.settles else 1.0), False
         await eventually(outstanding, lambda found: not any(found.values()), within=within)
+        self.settles = True
 
 
 Done = subprocess.CompletedProcess[str]
