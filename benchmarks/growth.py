@@ -96,7 +96,7 @@ async def _grow(shop: Shop, before: int, stored: int, tell: Tell) -> None:
 def _step(empty: Shop, grown: Shop, stored: int, sizes: Sizes, tell: Tell) -> Step:
     found: dict[int, list[Measurement]] = {id(empty): [], id(grown): []}
     for shop in {id(empty): empty, id(grown): grown}.values():
-        measure.warm_up(shop, CLIENTS, 2)
+        measure.warm_up(shop, CLIENTS, sizes.seconds)
     for pair in range(sizes.pairs):
         tell(f"{stored:,} orders stored, beside an empty system: {pair + 1} of {sizes.pairs}")
         for shop in (empty, grown) if pair % 2 else (grown, empty):

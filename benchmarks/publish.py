@@ -9,6 +9,7 @@ from benchmarks import growth_tables, pictures, speed_tables
 from benchmarks.report import NOISY_PERCENT, Document, Table
 
 CLIENTS_IN_PICTURE = 64
+_GROWTH_PICTURE = "![CPU of an order over the orders stored](pictures/growth.svg)"
 
 
 def publish(results: Sequence[Path], page: Path) -> None:
@@ -24,7 +25,8 @@ def publish(results: Sequence[Path], page: Path) -> None:
             picture = pictures.order_svg(_pictured(found["orders"]))
             (page.parent / "pictures" / "order.svg").write_text(picture)
         if found["growth"]:
-            text = _replace(text, "growth", found, growth_tables.tables(found["growth"]))
+            tables = growth_tables.tables(found["growth"])
+            text = _replace(text, "growth", found, tables, _GROWTH_PICTURE)
             (page.parent / "pictures").mkdir(exist_ok=True)
             picture = pictures.growth_svg(found["growth"]["steps"])
             (page.parent / "pictures" / "growth.svg").write_text(picture)
@@ -41,7 +43,9 @@ def _measurements(found: Document) -> Sequence[Document]:
     return [*found["orders"], *(one for step in steps for one in step["grown"] + step["empty"])]
 
 
-def _replace(text: str, name: str, found: Document, tables: Sequence[Table]) -> str:
+def _replace(
+    text: str, name: str, found: Document, tables: Sequence[Table], picture: str = ""
+) -> str:
     machine = found["machine"]
     where = (
         f"One run of {found['seconds'] / 60:.0f} minutes on a machine with {machine['cores']} cores"
@@ -53,7 +57,7 @@ def _replace(text: str, name: str, found: Document, tables: Sequence[Table]) -> 
         where += (
             f" **Provisional:** other processes used up to {noisy:.0f} % of the machine meanwhile."
         )
-    body = "\n".join([where, "", *(table.markdown() for table in tables)])
+    body = "\n".join([where, "", *(table.markdown() for table in tables), picture])
     start, end = f"<!-- {name}: figures -->", f"<!-- {name}: end -->"
     pattern = re.compile(f"{re.escape(start)}.*{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):

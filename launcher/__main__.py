@@ -132,8 +132,9 @@ def _catch_signals() -> None:
         raise Interrupted(number)
 
     for number in _ENDING_SIGNALS:
-        # nohup asks to be left alone.
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        # nohup asks to be left alone. Shells also ignore SIGINT for what they start with "&", but
+        # whoever sends one here wants an end.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
 
 

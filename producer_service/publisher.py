@@ -39,17 +39,21 @@ class Publisher:
     def __init__(self) -> None:
         self._channel: AbstractUnderlayChannel | None = None
         self._in_flight: set[str] = set()
+        self._nacked = False
 
     async def session(self, connection: AbstractConnection) -> None:
         """Declare the topology and offer the connection for publishing until it fails."""
         topology = await connection.channel()
         await declare(topology, TOPOLOGY)
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        self._channel = await channel.get_underlay_channel()
+        self._channel, self._nacked = await channel.get_underlay_channel(), False
         log.info("publishing")
         try:
             while True:
                 await watch(connection, channel, seconds=REDECLARE_SECONDS)
+                if self._nacked:
+                    # A channel on which a quorum queue's leader was lost may refuse for ever.
+                    raise ConnectionError("the broker refuses events: a new channel may not")
                 await declare(topology, TOPOLOGY)
         finally:
             self._channel = None
@@ -80,12 +84,14 @@ class Publisher:
             raise Unavailable("BROKER_UNAVAILABLE", "the broker is away") from error
         finally:
             self._in_flight -= ids
-        return [
+        answers = [
             _refusal(next(outcomes))
             if event.id in ids
             else Unavailable("IN_FLIGHT", "another call is publishing the event")
             for event in events
         ]
+        self._nacked |= any(answer and answer.reason == "NACKED" for answer in answers)
+        return answers
 
 
 def _refusal(outcome: Exception | None) -> ServiceError | None:

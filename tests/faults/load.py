@@ -14,11 +14,12 @@ import httpx
 
 from tests.faults.harness import Shop
 from tests.support.waiting import eventually
-from tests.system.shop import Caller
+from tests.system.shop import PASSWORD, Caller
 
 _PAUSE_SECONDS = 0.15
 """Shorter than Retry-After asks for, so that a fault meets more tries."""
 _GIVE_UP_SECONDS = 100.0
+_TOKEN_SECONDS = 300.0
 _REFUSALS = {(409, "insufficient_stock"), (409, "not_cancellable")}
 _RETRIED = {(503, "unavailable"), (503, "overloaded"), (503, "not_ready"), (504, "timeout")}
 
@@ -47,6 +48,7 @@ class Load:
     """Movements of stock that were found twice, and keys that had become two orders."""
     sent: int = 0
     slowest: float = 0.0
+    logged_in_at: float = field(default_factory=time.monotonic)
     counted: tuple[int, int] = (0, 0)
     """Orders sent and accepted when they were counted last."""
 
@@ -67,11 +69,13 @@ class Load:
 
     async def place(self, orders: int) -> None:
         """Every buyer places so many orders."""
+        await self._log_in_again()
         await asyncio.gather(*(self._buy(buyer, orders) for buyer in self.buyers))
 
     @asynccontextmanager
     async def going_on(self) -> AsyncIterator[None]:
         """Buyers order all the time inside the block; then they finish what they have begun."""
+        await self._log_in_again()
         stop = asyncio.Event()
         tasks = [asyncio.create_task(self._buy(buyer, 1 << 30, stop)) for buyer in self.buyers]
         try:
@@ -88,6 +92,15 @@ class Load:
 
         async with self.going_on():
             await eventually(seen, within=within, every=0.02)
+
+    async def _log_in_again(self) -> None:
+        """Renew the buyers' tokens long before they expire: no row lasts as long as one."""
+        if time.monotonic() < self.logged_in_at + _TOKEN_SECONDS:
+            return
+        self.buyers = await asyncio.gather(
+            *(buyer.logged_in(buyer.email, PASSWORD, buyer.user_id) for buyer in self.buyers)
+        )
+        self.logged_in_at = time.monotonic()
 
     async def _buy(self, buyer: Caller, orders: int, stop: asyncio.Event | None = None) -> None:
         for _ in range(orders):

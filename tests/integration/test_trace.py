@@ -89,7 +89,7 @@ async def test_a_rejected_order_tells_what_was_short(world: World) -> None:
     assert f"product {product} had 1 of 3" in done.line("REJECTED")
 
 
-async def test_an_order_whose_event_is_dead_or_refused_says_so(world: World, consumer: str) -> None:
+async def test_an_order_whose_event_is_dead_or_refused_says_so(world: World) -> None:
     product = await world.product()
     order_id = await placed(world, product)
     away = {"id": product, "by": 2**40}
