@@ -27,7 +27,9 @@ TOPOLOGY = Topology(
         Queue(
             DEAD_LETTER_QUEUE,
             [(DEAD_LETTER_EXCHANGE, "#")],
-            {"x-queue-type": "quorum"},
+            # RabbitMQ 4 drops a message after 20 deliveries unless told otherwise, and each look
+            # at the dead letters is one.
+            {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000},
         ),
         Queue(
             INVENTORY_QUEUE,

@@ -74,7 +74,7 @@ async def test_the_exchanges_are_durable_topics(page: Management, name: str) -> 
                 "x-overflow": "reject-publish",
             },
         ),
-        (DEAD_LETTER_QUEUE, {"x-queue-type": "quorum"}),
+        (DEAD_LETTER_QUEUE, {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}),
         (AUDIT_QUEUE, {"x-max-length": 10_000, "x-overflow": "drop-head"}),
     ],
 )
