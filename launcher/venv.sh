@@ -7,37 +7,48 @@ fail() {
     exit 1
 }
 
-# Sets PYTHON to a Python 3.11 or newer, one that can make virtual environments if there is any.
+# Sets PYTHON to a Python 3.11 or newer: the one that the caller names, or the best there is.
 find_python() {
-    PYTHON=
     local candidate
-    # A name on the PATH proves little: version managers put up stubs that only print an error.
-    for candidate in python3.14 python3.13 python3.12 python3.11 python3; do
+    # The distribution's first: it is built with profile-guided optimisation, which version
+    # managers leave out, and runs the services with an eighth less CPU.
+    for candidate in ${PYTHON:-/usr/bin/python3 python3.14 python3.13 python3.12 python3.11 python3}; do
+        # A name on the PATH proves little: version managers put up stubs that only print an error.
         "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
-        PYTHON=${PYTHON:-$candidate}
-        if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
-            PYTHON=$candidate
-            return
-        fi
+        PYTHON=$candidate
+        return
     done
-    [ -n "$PYTHON" ] || fail 'Python 3.11 or newer is needed, and none is on the PATH'
+    fail "Python 3.11 or newer is needed, and ${PYTHON:-none on the PATH} is not"
 }
 
-# Makes .venv anew. Debian's Python comes without the part that this needs.
+# Sets PIP to a command that installs into .venv: its own pip, or that of any Python here.
+find_pip() {
+    local candidate
+    for candidate in .venv/bin/python python3.14 python3.13 python3.12 python3.11 python3; do
+        PIP=("$candidate" -m pip --python .venv/bin/python)
+        "${PIP[@]}" --version >/dev/null 2>&1 && return
+    done
+    return 1
+}
+
+# Makes .venv anew. Debian's Python comes without the part that puts pip there: then another
+# Python's pip serves, or that part is installed.
 create_venv() {
     find_python
-    if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
-        local package said
-        package=$("$PYTHON" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
-        if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-            fail "$PYTHON cannot make virtual environments: install $package (or python3-venv)"
-        fi
-        echo "Installing the package $package, which $PYTHON needs for virtual environments"
-        said=$({ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y "$package"; } \
-            2>&1) || fail "apt-get could not install $package: ${said##*$'\n'}"
-    fi
     rm -rf .venv
-    "$PYTHON" -m venv .venv || fail "$PYTHON could not make a virtual environment in $PWD/.venv"
+    "$PYTHON" -m venv .venv >/dev/null 2>&1 && return
+    if "$PYTHON" -m venv --clear --without-pip .venv 2>/dev/null && find_pip; then
+        return
+    fi
+    local package said
+    package=$("$PYTHON" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        fail "$PYTHON cannot make virtual environments: install $package (or python3-venv)"
+    fi
+    echo "Installing the package $package, which $PYTHON needs for virtual environments"
+    said=$({ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y "$package"; } \
+        2>&1) || fail "apt-get could not install $package: ${said##*$'\n'}"
+    "$PYTHON" -m venv --clear .venv || fail "$PYTHON could not make .venv in $PWD"
 }
 
 # prepare_venv LOCK_FILE: brings .venv to what LOCK_FILE pins. Quick if it is there already.
@@ -49,10 +60,11 @@ prepare_venv() {
     exec 9<launcher/venv.sh
     ! command -v flock >/dev/null || flock 9
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! .venv/bin/python -c '' 2>/dev/null; then
-        .venv/bin/python -m pip --version >/dev/null 2>&1 || create_venv
+        { .venv/bin/python -c '' 2>/dev/null && find_pip; } || create_venv
+        find_pip || fail "there is no pip for $PWD/.venv"
         echo "Installing the pinned packages from $lock into .venv (about a minute the first time)"
-        .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes \
-            -r "$lock" || fail 'the pinned packages could not be installed'
+        "${PIP[@]}" install -qq --disable-pip-version-check --require-hashes -r "$lock" ||
+            fail 'the pinned packages could not be installed'
         # Last, so that an installation that was cut short is done again.
         printf '%s\n' "$wanted" >"$stamp"
     fi
