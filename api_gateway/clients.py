@@ -23,6 +23,8 @@ CALL_SECONDS = 5.0
 LOGIN_SECONDS = 10.0
 """Passwords are slow to hash, on purpose."""
 HEALTH_SECONDS = 1.0
+SINGLE_CALLS = 64
+"""Orders under way at once if each is a call of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,11 @@ class OrderClient(Neighbour):
         super().__init__(address, service, ("GetOrder", "ListOrders", "CancelOrder"))
         self._stub = OrderServiceStub(self._channel)
         self._batcher: Batcher[order_pb2.CreateOrderRequest, answers.Order] = Batcher(
-            self._create_all, max_items=batch_max_items, linger=batch_linger
+            self._create_all,
+            max_items=batch_max_items,
+            # Batches of one are calls as others make them, which do not wait for each other.
+            max_in_flight=1 if batch_max_items > 1 else SINGLE_CALLS,
+            linger=batch_linger,
         )
 
     async def create(

@@ -15,8 +15,8 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.5
 """How soon an event is found whose wake-up was missed or happened in another process."""
-PACE_SECONDS = 0.020
-"""While busy, batches start no faster than this: fuller batches cost less."""
+PACE_SECONDS = 0.040
+"""While busy, batches that are not full start no faster than this: fuller ones cost less."""
 BUSY_ABOVE = 8
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Pauses while the producer or the database is away; the last one repeats."""
@@ -52,7 +52,7 @@ class Relay:
             started = loop.time()
             self._wakeups.outbox.clear()
             sent = await self.send_batch(connection)
-            if sent > BUSY_ABOVE:
+            if BUSY_ABOVE < sent < self._max_items:
                 await asyncio.sleep(max(0.0, started + PACE_SECONDS - loop.time()))
             elif sent == 0:
                 with suppress(TimeoutError):
