@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmarks import growth, growth_tables, load, selections, speed_tables
 from benchmarks.progress import shown
 from benchmarks.publish import publish
-from benchmarks.report import NOISY_PERCENT
+from benchmarks.report import NOISY_PERCENT, noise_percent
 from benchmarks.results import Results
 from benchmarks.system import CHECKOUT
 from launcher.problem import Problem
@@ -30,7 +30,7 @@ def measure(
     *,
     quick: Annotated[bool, typer.Option(help="A minute instead of five.")] = False,
     grow: Annotated[
-        bool, typer.Option("--growth", help="Growth instead of speed; a quarter of an hour or so.")
+        bool, typer.Option("--growth", help="Growth instead of speed; about 25 minutes.")
     ] = False,
     smoke: Annotated[
         bool, typer.Option(help="Everything as short as can be, for tests.", hidden=True)
@@ -42,6 +42,8 @@ def measure(
     """Measure the system, on one that is started for it, and check that nothing was lost."""
     if context.invoked_subcommand is not None:
         return
+    if quick and grow:
+        raise typer.BadParameter("--growth has no quick way")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if not load.has_wrk():
@@ -95,8 +97,7 @@ def _show(results: Results) -> None:
         tables += growth_tables.tables(found["growth"])
     for table in tables:
         table.show(console)
-    noisy = [one for one in results.orders if one.others_percent > NOISY_PERCENT]
-    if noisy:
+    if noise_percent(found) > NOISY_PERCENT:
         console.print("Other processes used the machine meanwhile: do not trust these figures.")
 
 

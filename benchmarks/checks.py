@@ -2,17 +2,25 @@
 
 import asyncio
 import time
+import uuid
+from collections.abc import Callable
 
 import aio_pika
 
-from benchmarks.shop import Shop
+from benchmarks.load import Outcome
+from benchmarks.shop import Shop, now
 from benchmarks.system import System
 from proto.events import DEAD_LETTER_QUEUE, INVENTORY_QUEUE
 
 SETTLE_SECONDS = 180.0
 
-_PENDING = "SELECT count(*) FROM orders WHERE status = 'PENDING'"
-_UNSENT = "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
+# By indexes and to the first row only: whoever waits must not disturb what is measured.
+_UNSETTLED = """
+SELECT EXISTS (SELECT FROM orders WHERE status = 'PENDING')
+    OR EXISTS (SELECT FROM outbox WHERE sent_at IS NULL)
+"""
+_NEWEST = "SELECT id FROM orders ORDER BY id DESC LIMIT 1"
+_STORED = "SELECT count(*) FROM orders WHERE id >= $1"
 _ORDERED = """
 SELECT product_id, sum(quantity)::bigint AS quantity FROM order_items
 JOIN orders ON orders.id = order_items.order_id AND orders.status = 'CONFIRMED'
@@ -31,24 +39,51 @@ WHERE products.stock < 0 OR products.stock <> coalesce(ledger.total, 0)
 """
 
 
-async def settled(system: System, within: float = SETTLE_SECONDS) -> int:
-    """Wait until no order is PENDING and no event is unsent; how many are left after `within` s."""
-    connection = await system.connect("order")
-    deadline = time.monotonic() + within
+def place(shop: Shop, send: Callable[[], Outcome]) -> Outcome:
+    """Place orders by `send` that are not measured, and wait until all are settled."""
+    since = now()
+    outcome = send()
+    settle(shop)
+    shop.account(outcome.good, outcome.unknown, asyncio.run(_count_stored(shop, since)))
+    return outcome
+
+
+def settle(shop: Shop) -> None:
+    """Wait until no order is PENDING, no event unsent and no order new; complains if that fails."""
+    asyncio.run(_settle(shop))
+
+
+async def _settle(shop: Shop) -> None:
+    connection = await shop.system.connect("order")
+    deadline = time.monotonic() + SETTLE_SECONDS
+    newest = None
     try:
         while True:
-            left = await connection.fetchval(_PENDING) or await connection.fetchval(_UNSENT)
-            if not left or time.monotonic() > deadline:
-                return int(left)
+            # Those that were under way when the load ended may be stored only now.
+            before, newest = newest, await connection.fetchval(_NEWEST)
+            if newest == before and not await connection.fetchval(_UNSETTLED):
+                return
+            if time.monotonic() > deadline:
+                late = f"orders or events did not get through in {SETTLE_SECONDS:.0f} s"
+                shop.complaints.append(late)
+                return
             await asyncio.sleep(0.1)
     finally:
         await connection.close()
 
 
+async def _count_stored(shop: Shop, since: uuid.UUID) -> int:
+    connection = await shop.system.connect("order")
+    try:
+        return int(await connection.fetchval(_STORED, since))
+    finally:
+        await connection.close()
+
+
 async def complaints(shop: Shop) -> list[str]:
-    """What is wrong with orders, stock, ledger and queues at rest; empty if nothing is."""
-    left = await settled(shop.system)
-    found = [f"{left} orders or events did not get through in {SETTLE_SECONDS:.0f} s"] * bool(left)
+    """What went wrong, and what is wrong at rest with orders, stock, ledger and queues."""
+    await _settle(shop)
+    found = [*shop.complaints]
     found += await _wrong_orders(shop)
     found += await _wrong_ledger(shop.system)
     found += await _waiting_messages(shop.system)

@@ -1,6 +1,8 @@
 """Processor time and memory of the processes of a system, by program."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
 
@@ -22,6 +24,13 @@ def memory_mib(pids: Mapping[str, int]) -> dict[str, float]:
     return {name: psutil.Process(pid).memory_info().rss / MIB for name, pid in pids.items()}
 
 
+def most_mib(pid: int) -> float:
+    """The most resident memory that a process has had, in MiB, as the kernel keeps it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (kibibytes,) = re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return float(kibibytes) / 1024
+
+
 def machine_seconds() -> float:
     """Processor seconds that anything on this machine has used since it was booted."""
     times = psutil.cpu_times()
@@ -29,8 +38,8 @@ def machine_seconds() -> float:
 
 
 def spent_by_program(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """Seconds between two readings of `seconds`."""
-    return {name: after[name] - before[name] for name in before}
+    """Seconds between two readings of `seconds`; since its start for what was started between."""
+    return {name: used - before.get(name, 0.0) for name, used in after.items()}
 
 
 def _trees(pids: Mapping[str, int]) -> dict[str, list[psutil.Process]]:

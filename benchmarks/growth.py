@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks import history, load, measure, seed, workload
+from benchmarks import history, measure, pages, plans, seed
 from benchmarks.backlog import Backlog, drain
 from benchmarks.endurance import Endurance, endure
 from benchmarks.measure import Measurement
+from benchmarks.pages import Page
+from benchmarks.plans import Plan
 from benchmarks.shop import Shop
-from service_kit.pagination import encode_token
 
 CLIENTS = 64
 PRODUCTS_SHARE = 10
@@ -28,10 +29,12 @@ class Sizes:
     seconds: float
     backlog: int
     endurance: int
+    retention_seconds: int
+    """The OUTBOX_RETENTION_SECONDS that the growing system runs with."""
 
 
-FULL = Sizes((0, 10_000, 100_000, 300_000, 1_000_000), 3, 6, 100_000, 200_000)
-TINY = Sizes((0, 500), 1, 1, 300, 300)
+FULL = Sizes((0, 10_000, 100_000, 300_000, 1_000_000), 5, 5, 100_000, 200_000, 60)
+TINY = Sizes((500,), 1, 0.3, 300, 100, 5)
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,12 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Page:
-    """How long a page of 100 takes at some depth: median of one client's requests, in ms."""
-
-    name: str
-    depth: int
-    milliseconds: float
-
-
-@dataclass(frozen=True)
 class Growth:
     """All that was found."""
 
     steps: list[Step]
     pages: list[Page]
+    plans: list[Plan]
     backlog: Backlog
     endurance: Endurance
 
@@ -71,13 +66,13 @@ def run(empty: Shop, grown: Shop, sizes: Sizes, tell: Tell) -> Growth:
     for before, stored in zip((0, *sizes.stored_orders), sizes.stored_orders, strict=False):
         asyncio.run(_grow(grown, before, stored, tell))
         steps.append(_step(empty, grown, stored, sizes, tell))
-    tell("pages at several depths")
-    pages = _pages(grown, sizes.seconds / 3)
+    tell("pages at several depths, and plans")
     return Growth(
         steps,
-        pages,
-        backlog=drain(grown, sizes.backlog, tell),
-        endurance=endure(grown, sizes.endurance, sizes.seconds, tell),
+        pages.measure(grown, sizes.seconds / 5),
+        plans.check(grown, sizes.retention_seconds),
+        drain(grown, sizes.backlog, tell),
+        endure(grown, sizes.endurance, sizes.seconds, sizes.retention_seconds, tell),
     )
 
 
@@ -107,46 +102,3 @@ def _step(empty: Shop, grown: Shop, stored: int, sizes: Sizes, tell: Tell) -> St
         for one, other in zip(many, none, strict=True)
     ]
     return Step(stored, grown.products, many, none, median(ratios))
-
-
-def _pages(shop: Shop, seconds: float) -> list[Page]:
-    admin = asyncio.run(_admin(shop))
-    products = [int(shop.products * share) for share in (0, 0.5, 0.99)]
-    orders = asyncio.run(_keys_of_orders(shop))
-    wanted = [
-        ("GET /v1/products", depth, f"/v1/products?page_size=100&page_token={encode_token(depth)}")
-        for depth in products
-    ]
-    wanted += [
-        ("GET /v1/orders", depth, f"/v1/orders?page_size=100&page_token={encode_token(key)}")
-        for depth, key in orders
-    ]
-    found = []
-    for name, depth, path in wanted:
-        file = shop.file([workload.request("GET", path, admin)])
-        outcome = load.own(shop.system.gateway, file, max(0.5, seconds), clients=1)
-        if outcome.errors:
-            raise RuntimeError(f"{path}: {outcome}")
-        found.append(Page(name, depth, outcome.milliseconds["p50"]))
-    return found
-
-
-async def _admin(shop: Shop) -> str:
-    connection = await shop.system.connect("user")
-    try:
-        user_id = await connection.fetchval("SELECT min(id) FROM users WHERE role = 'ADMIN'")
-    finally:
-        await connection.close()
-    return shop.system.token(user_id, "admin")
-
-
-async def _keys_of_orders(shop: Shop) -> list[tuple[int, str]]:
-    """Order ids at several depths of the list, which begins with the newest."""
-    connection = await shop.system.connect("order")
-    try:
-        count = await connection.fetchval("SELECT count(*) FROM orders")
-        depths = [int(count * share) for share in (0, 0.5, 0.99)]
-        statement = "SELECT id::text FROM orders ORDER BY id DESC OFFSET $1 LIMIT 1"
-        return [(depth, await connection.fetchval(statement, depth)) for depth in depths]
-    finally:
-        await connection.close()

@@ -7,7 +7,13 @@ from benchmarks.report import PROGRAMS, Document, Table
 
 def tables(growth: Document) -> list[Table]:
     """The tables of growth."""
-    return [_steps(growth), _pages(growth), _endurance(growth), _lasting(growth)]
+    return [
+        _steps(growth),
+        _pages(growth),
+        _plans(growth),
+        _endurance(growth),
+        _lasting(growth),
+    ]
 
 
 def _steps(growth: Document) -> Table:
@@ -46,6 +52,13 @@ def _pages(growth: Document) -> Table:
     return Table("Pages of 100, one client", ["list", "entries before", "p50 ms"], rows)
 
 
+def _plans(growth: Document) -> Table:
+    rows = [
+        [plan["name"], "; ".join(plan["ways"]), f"{plan['cost']:,.0f}"] for plan in growth["plans"]
+    ]
+    return Table("Plans", ["statement", "finds its rows by", "estimated cost"], rows)
+
+
 def _endurance(growth: Document) -> Table:
     endurance = growth["endurance"]
     orders = endurance["orders"]
@@ -71,7 +84,7 @@ def _lasting(growth: Document) -> Table:
         ],
         ["the consumer's memory meanwhile", f"{backlog['consumer_mib']:.0f} MiB"],
         [
-            "oldest delivered outbox row after the last order (kept for 60 s)",
+            f"oldest delivered outbox row in the end, kept for {endurance['retention_seconds']} s",
             f"{endurance['oldest_delivered_seconds']:.0f} s",
         ],
         ["pruned", "not in ten minutes" if pruned < 0 else f"{pruned:.0f} s later"],

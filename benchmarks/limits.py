@@ -75,7 +75,7 @@ def _gateway(shop: Shop, orders_address: str, seconds: float) -> float:
     with _process(shop, "api_gateway", **variables):
         _wait(lambda: http_ready(address))
         file = shop.orders()
-        load.closed(address, file, CLIENTS, 1)
+        load.closed(address, file, CLIENTS, min(1, seconds))
         return load.closed(address, file, CLIENTS, seconds).per_second
 
 

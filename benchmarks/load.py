@@ -42,6 +42,11 @@ class Outcome:
         return self.good / self.seconds
 
     @property
+    def unknown(self) -> int:
+        """Requests that may have been served although no good answer is known."""
+        return self.refused + self.broken + self.cut_off
+
+    @property
     def errors(self) -> int:
         """Requests that got no answer or no good one."""
         return self.refused + self.broken
@@ -55,9 +60,9 @@ def has_wrk() -> bool:
 
 def closed(address: str, requests: Path, clients: int, seconds: float) -> Outcome:
     """`clients` that each send their next request when the last one is answered."""
-    if not has_wrk():
+    if seconds < 1 or not has_wrk():  # wrk counts in whole seconds
         return own(address, requests, seconds, clients=clients)
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{round(seconds)}s", "--timeout", "60s"]
     command += ["--script", str(_SCRIPT), f"http://{address}/", "--", str(requests)]
     before = _cpu_of_children()
     done = _run(command, seconds)

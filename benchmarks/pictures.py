@@ -11,6 +11,7 @@ WIDTH = 760
 _LEFT = 170
 _COLOURS = (
     "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#9c755f",
+    "#bab0ac",
 )  # fmt: skip
 _STYLE = "font-family='sans-serif' font-size='13' fill='#333'"
 
@@ -45,8 +46,8 @@ def _cpu_bar(by_program: dict[str, float], top: int) -> Iterable[str]:
     for number, name in enumerate(PROGRAMS):
         spent = by_program.get(name, 0.0)
         yield _bar(x, top + 12, spent * scale, _COLOURS[number])
-        column, row = number % 4, number // 4
-        label_x, label_y = column * WIDTH / 4, top + 64 + 26 * row
+        column, row = number % 5, number // 5
+        label_x, label_y = column * WIDTH / 5, top + 64 + 26 * row
         yield _bar(label_x, label_y - 11, 12, _COLOURS[number], height=12)
         yield _text(label_x + 18, label_y, f"{name.removesuffix('_service')} {spent:.2f}")
         x += spent * scale

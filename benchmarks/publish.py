@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import growth_tables, pictures, speed_tables
-from benchmarks.report import NOISY_PERCENT, Document, Table
+from benchmarks.report import NOISY_PERCENT, Document, Table, noise_percent
 
 CLIENTS_IN_PICTURE = 64
 _GROWTH_PICTURE = "![CPU of an order over the orders stored](pictures/growth.svg)"
@@ -38,11 +38,6 @@ def _pictured(orders: Sequence[Document]) -> Document:
     return next((one for one in closed if one["clients"] == CLIENTS_IN_PICTURE), closed[-1])
 
 
-def _measurements(found: Document) -> Sequence[Document]:
-    steps = found["growth"]["steps"] if found["growth"] else []
-    return [*found["orders"], *(one for step in steps for one in step["grown"] + step["empty"])]
-
-
 def _replace(
     text: str, name: str, found: Document, tables: Sequence[Table], picture: str = ""
 ) -> str:
@@ -52,7 +47,7 @@ def _replace(
         f" and {machine['memory_gib']} GiB of memory, which it shared with the load generator;"
         f" Python {machine['python']}."
     )
-    noisy = max((one["others_percent"] for one in _measurements(found)), default=0)
+    noisy = noise_percent(found)
     if noisy > NOISY_PERCENT:
         where += (
             f" **Provisional:** other processes used up to {noisy:.0f} % of the machine meanwhile."

@@ -57,7 +57,7 @@ def measure(shop: Shop, seconds: float) -> list[Read]:
 
 
 def _read(shop: Shop, name: str, file: Path, seconds: float) -> Read:
-    load.closed(shop.system.gateway, file, CLIENTS, 1)
+    load.closed(shop.system.gateway, file, CLIENTS, min(1, seconds))
     before = cpu.seconds(shop.pids)
     outcome = load.closed(shop.system.gateway, file, CLIENTS, seconds)
     spent = sum(cpu.spent_by_program(before, cpu.seconds(shop.pids)).values())
@@ -86,11 +86,8 @@ def _beside(
             else None
         )
         reading = pool.submit(load.open_loop, gateway, products, rate, seconds)
-        ordering = pool.submit(load.open_loop, gateway, orders, rate, seconds)
-        placed = shop.count(ordering.result())
-        result = reading.result(), placed, flooding.result() if flooding else None
-    asyncio.run(checks.settled(shop.system))
-    return result
+        placed = checks.place(shop, lambda: load.open_loop(gateway, orders, rate, seconds))
+        return reading.result(), placed, flooding.result() if flooding else None
 
 
 def _products(ids: "range | list[int]") -> list[bytes]:

@@ -22,7 +22,21 @@ PROGRAMS = (
     "consumer_service",
     "postgres",
     "rabbitmq",
+    "supervisord",
 )
+
+
+def measurements(found: Document) -> list[Document]:
+    """Every measurement of orders that was made."""
+    turns = found["coalescing"] or {"on": [], "off": []}
+    steps = found["growth"]["steps"] if found["growth"] else []
+    pairs = [one for step in steps for one in step["grown"] + step["empty"]]
+    return [*found["orders"], *turns["on"], *turns["off"], *pairs]
+
+
+def noise_percent(found: Document) -> float:
+    """The share of the machine that others used, in the measurement where that was most."""
+    return max((one["others_percent"] for one in measurements(found)), default=0.0)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import checks, growth, limits, measure, reads, shop
-from benchmarks.endurance import RETENTION_SECONDS
 from benchmarks.measure import Measurement
 from benchmarks.progress import Progress
 from benchmarks.results import Coalescing, Results
@@ -36,14 +35,16 @@ class Plan:
 
 STANDARD = Plan("standard", 10, (1, 16, 64, 256), (1, 16, 64, 256), 4, 4, 8)
 QUICK = Plan("quick", 3, (1, 16, 64, 256), (64,), 0, 1, 2)
-SMOKE = Plan("smoke", 1, (1, 16), (16,), 1, 1, 1)
+SMOKE = Plan("smoke", 1, (16,), (16,), 1, 0.2, 0.3)
 
 
 def speed(plan: Plan, folder: Path, progress: Progress) -> Results:
     """Orders, coalescing, limits and reads on a system of their own."""
     results = Results(plan.name)
     progress.step("starting a system")
-    with shop.opened(folder / "system") as here:
+    # The smoke run does everything on one system, growth included.
+    settings = _retention(growth.TINY) if plan is SMOKE else {}
+    with shop.opened(folder / "system", **settings) as here:
         measure.warm_up(here, 64, plan.seconds / 3)
         results.orders = list(_orders(here, plan, progress))
         progress.step("the parts by themselves")
@@ -71,7 +72,7 @@ def grow(sizes: growth.Sizes, folder: Path, progress: Progress) -> Results:
     progress.step("starting two systems")
     with (
         shop.opened(folder / "empty") as empty,
-        shop.opened(folder / "grown", OUTBOX_RETENTION_SECONDS=str(RETENTION_SECONDS)) as grown,
+        shop.opened(folder / "grown", **_retention(sizes)) as grown,
     ):
         progress.step("growing")
         results.growth = growth.run(empty, grown, sizes, progress.tell)
@@ -81,10 +82,14 @@ def grow(sizes: growth.Sizes, folder: Path, progress: Progress) -> Results:
     return results
 
 
+def _retention(sizes: growth.Sizes) -> dict[str, str]:
+    return {"OUTBOX_RETENTION_SECONDS": str(sizes.retention_seconds)}
+
+
 def _orders(here: Shop, plan: Plan, progress: Progress) -> Iterator[Measurement]:
     for clients in plan.clients:
         progress.step(f"closed loop, {clients} clients")
-        measure.warm_up(here, clients)
+        measure.warm_up(here, clients, plan.seconds / 3)
         closed = measure.closed(here, clients, plan.seconds)
         progress.tell_orders(closed)
         yield closed

@@ -2,12 +2,14 @@
 
 import asyncio
 import itertools
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from uuid_utils.compat import uuid7
+
 from benchmarks import seed, system, workload
-from benchmarks.load import Outcome
 from benchmarks.system import System
 
 PRODUCTS = 10_000
@@ -31,6 +33,8 @@ class Shop:
         """Requests to place an order of which no answer is known: these may have been stored."""
         self.past = 0
         """Orders that were written straight into the databases."""
+        self.complaints = list[str]()
+        """What went wrong so far; anything makes the run void."""
         self._numbers = itertools.count(1)
 
     def tokens(self) -> dict[int, str]:
@@ -48,17 +52,25 @@ class Shop:
         tokens = list(self.tokens().values())
         return self.file(workload.orders(tokens, self.products, _PREPARED, seed=number))
 
-    def count(self, outcome: Outcome) -> Outcome:
-        """Remember that orders were placed with this outcome."""
-        self.placed += outcome.good
-        self.unknown += outcome.refused + outcome.broken + outcome.cut_off
-        return outcome
+    def account(self, good: int, unknown: int, stored: int) -> None:
+        """Remember orders placed; complains unless those accepted, and none besides, are stored."""
+        self.placed += good
+        self.unknown += unknown
+        if not good <= stored <= good + unknown:
+            self.complaints.append(
+                f"{stored} orders were stored of {good} accepted and {unknown} without an answer"
+            )
+
+
+def now() -> uuid.UUID:
+    """Orders placed from now on have greater ids."""
+    return uuid7()
 
 
 @contextmanager
-def opened(run_dir: Path, products: int = PRODUCTS, **variables: str) -> Iterator[Shop]:
+def opened(run_dir: Path, **variables: str) -> Iterator[Shop]:
     """A shop on a system of its own inside the block; `variables` are the services' settings."""
     with system.running(run_dir, **variables) as running:
-        asyncio.run(seed.products(running, 1, products))
+        asyncio.run(seed.products(running, 1, PRODUCTS))
         customers = asyncio.run(seed.users(running, USERS))
-        yield Shop(running, customers, products)
+        yield Shop(running, customers, PRODUCTS)

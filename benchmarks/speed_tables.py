@@ -56,7 +56,7 @@ def _orders(found: Document) -> Table:
             f"{one['settle_milliseconds']['p50']:.0f} / {one['settle_milliseconds']['p99']:.0f}",
             f"{sum(one['cpu_milliseconds'].values()):.2f}",
             f"{one['generator_milliseconds']:.2f}",
-            str(one["outcome"]["refused"] + one["outcome"]["broken"]),
+            _errors(one["outcome"]),
             f"{one['others_percent']:.0f} %",
         ]
         for one in found["orders"]
@@ -125,7 +125,7 @@ def _reads(reads: list[Document]) -> Table:
             f"{read['outcome']['milliseconds']['p50']:.1f}",
             f"{read['outcome']['milliseconds']['p99']:.1f}",
             f"{read['cpu_milliseconds']:.2f}",
-            str(read["outcome"]["refused"] + read["outcome"]["broken"]),
+            _errors(read["outcome"]),
         ]
         for read in reads
     ]
@@ -135,6 +135,10 @@ def _reads(reads: list[Document]) -> Table:
 
 def _good_per_second(outcome: Document) -> float:
     return float((outcome["answered"] - outcome["refused"]) / outcome["seconds"])
+
+
+def _errors(outcome: Document) -> str:
+    return str(outcome["refused"] + outcome["broken"])
 
 
 def _flood(flood: Document) -> Table:
@@ -148,11 +152,14 @@ def _flood(flood: Document) -> Table:
                 f"{calm['p50']:.1f} / {calm['p99']:.1f}",
                 f"{flooded['p50']:.1f} / {flooded['p99']:.1f}",
                 f"{flooded['p99'] / max(0.1, calm['p99']):.1f} times",
+                *(_errors(flood[f"{which}_{key}"]) for which in ("calm", "flooded")),
             ]
         )
     logins = _good_per_second(flood["logins"])
+    columns = ["latency p50 / p99, ms", "calm", "flooded", "p99"]
+    columns += ["errors, calm", "errors, flooded"]
     title = (
         f"A flood of log-ins (32 clients, {logins:.0f} served a second) beside"
         f" {flood['rate_per_second']:.0f} reads and as many orders a second, open loop"
     )
-    return Table(title, ["latency p50 / p99, ms", "calm", "flooded", "p99"], rows)
+    return Table(title, columns, rows)

@@ -1,24 +1,27 @@
 """A system of the benchmark's own, started by start-services.sh as users start theirs."""
 
 import os
-import re
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
 from api_gateway.tokens import Tokens
+from launcher import docker_broker, rabbitmq_node
 from launcher.environment import read_env_file
-from launcher.layout import SERVICES
+from launcher.layout import POSTGRES, RABBITMQ, SERVICES, Layout
 from launcher.problem import Problem
+from launcher.supervision import Supervisor
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).resolve().parents[1]
 _START = str(CHECKOUT / "start-services.sh")
 _START_SECONDS = 400
 """Preparing a fresh checkout is part of the first start."""
@@ -38,11 +41,16 @@ class System:
         """`host:port` of the gateway."""
         return f"127.0.0.1:{self.environment['API_GATEWAY_PORT']}"
 
+    @property
+    def supervisor(self) -> Supervisor:
+        """What starts and stops its programs."""
+        return Supervisor(Layout(CHECKOUT, self.run_dir))
+
     def pids(self) -> dict[str, int]:
-        """The pid of each program, PostgreSQL and RabbitMQ included."""
-        status = _call(self.environment, "status").stdout
-        found = re.findall(r"^(\w+) +RUNNING +pid (\d+)", status, re.MULTILINE)
-        return {name: int(pid) for name, pid in found}
+        """The pid of each program that runs, PostgreSQL, RabbitMQ and supervisord included."""
+        running = {state.name: state.pid for state in self.supervisor.states() if state.pid}
+        process = self.supervisor.process()
+        return running | ({"supervisord": process.pid} if process else {})
 
     def token(self, user_id: int, role: str = "customer") -> str:
         """An access token of a user, as a log-in would give it."""
@@ -73,6 +81,8 @@ class System:
 @contextmanager
 def running(run_dir: Path, **variables: str) -> Iterator[System]:
     """Run a system in `run_dir`, from an empty one, inside the block; leaves nothing behind."""
+    if rabbitmq_node.find_script() is None and docker_broker.engine_answers():
+        raise Problem("install rabbitmq-server: the CPU of one in a container is not to be seen")
     environment = _environment(run_dir, variables)
     _remove(environment, run_dir)
     try:
@@ -80,27 +90,43 @@ def running(run_dir: Path, **variables: str) -> Iterator[System]:
         if started.returncode:
             raise Problem(f"start-services.sh failed:\n{started.stdout}{started.stderr}")
         known = read_env_file(run_dir / "secrets.env") | read_env_file(run_dir / "environment.env")
-        yield System(run_dir, environment | known)
+        system = System(run_dir, environment | known)
+        if RABBITMQ not in system.pids():
+            raise Problem("the CPU of a RabbitMQ that is not its own is not to be seen")
+        yield system
     finally:
         _remove(environment, run_dir)
 
 
 def _remove(environment: dict[str, str], run_dir: Path) -> None:
     if run_dir.exists():
+        _kill(Supervisor(Layout(CHECKOUT, run_dir)))
         _call(environment, "stop", seconds=_STOP_SECONDS)
         shutil.rmtree(run_dir)
 
 
+def _kill(supervisor: Supervisor) -> None:
+    """End at once all that would leave nothing behind: to stop RabbitMQ in order takes long."""
+    programs = [state.pid for state in supervisor.states() if state.name != POSTGRES and state.pid]
+    process = supervisor.process()
+    # supervisord first: it would start them again.
+    for pid in [*([process.pid] if process else []), *programs]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def _environment(run_dir: Path, variables: dict[str, str]) -> dict[str, str]:
     """The caller's environment without what places or tunes a system, and places of our own."""
-    ours = {service.port_variable for service in SERVICES} | {"BIND_HOST", "JWT_PRIVATE_KEY"}
-    ours |= {service.address_variable for service in SERVICES}
-    ours |= {service.database_variable for service in SERVICES}
-    prefixes = ("BATCH_", "ORDER_", "OUTBOX_", "PASSWORD_HASH_", "LOGIN_", "HTTP_", "RABBITMQ_")
+    read_by_services = {
+        field.upper()
+        for service in SERVICES
+        for field in import_module(f"{service.name}.settings").Settings.model_fields
+    }
+    read_by_launcher = ("RABBITMQ_", "POSTGRES_", "API_GATEWAY_", "DEMO_")
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if name not in ours and not name.startswith(prefixes)
+        if name not in read_by_services and not name.startswith(read_by_launcher)
     }
     broker, management, *ports = _free_ports(2 + len(SERVICES))
     own = {service.port_variable: str(port) for service, port in zip(SERVICES, ports, strict=True)}

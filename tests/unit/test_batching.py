@@ -10,12 +10,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service_kit.batching import Batcher
 from service_kit.context import CallContext, bound, current
-from service_kit.errors import Internal, InvalidArgument, ResourceExhausted, Unavailable
+from service_kit.errors import (
+    Internal,
+    InvalidArgument,
+    ResourceExhausted,
+    ServiceError,
+    Unavailable,
+)
 
 HOUR = 3600.0
 SOON = 0.01
@@ -30,22 +36,32 @@ class Work:
     batches: list[list[int]] = field(default_factory=list)
     contexts: list[CallContext] = field(default_factory=list)
     failing: frozenset[int] = frozenset()
+    faults: Sequence[str] = ()
+    """What befalls the batches, one after the other; those after the last one are fine."""
+    fates: list[str] = field(default_factory=list)
     turns: int = 0
     at_once: int = 0
     most_at_once: int = 0
 
     async def __call__(self, items: Sequence[int]) -> list[int | InvalidArgument]:
+        fault = self.faults[len(self.batches)] if len(self.batches) < len(self.faults) else ""
         self.batches.append(list(items))
+        self.fates.append(fault)
         self.contexts.append(current())
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await self.open.wait()
         await turn_of_the_loop(self.turns)
         self.at_once -= 1
-        return [
+        if fault == "raises":
+            raise Unavailable("AWAY", "away")
+        if fault == "is cancelled":
+            raise asyncio.CancelledError
+        results: list[int | InvalidArgument] = [
             InvalidArgument("ODD", str(item)) if item in self.failing else 2 * item
             for item in items
         ]
+        return results[1:] if fault == "loses a result" else results
 
     @property
     def sizes(self) -> list[int]:
@@ -342,53 +358,146 @@ async def test_a_batch_runs_in_the_context_of_none_of_its_callers(work: Work) ->
     assert work.contexts == [CallContext()]
 
 
+FAULTS = {"raises": "AWAY", "is cancelled": "CANCELLED", "loses a result": "INTERNAL"}
+"""What may befall a batch, and the reason that its callers are told."""
+
+MOST_TURNS = 4
+SUBMIT = st.tuples(st.just("submit"), st.integers(1, 9))
+STEPS = st.one_of(
+    SUBMIT,
+    SUBMIT,
+    st.tuples(st.just("turns of the loop"), st.integers(0, MOST_TURNS)),
+    st.tuples(st.sampled_from(["hold", "go on"]), st.just(0)),
+    st.tuples(st.just("rest"), st.just(0)),
+    st.tuples(st.just("give up"), st.integers(0, 30)),
+    st.tuples(st.just("close"), st.just(0)),
+)
+
+
+@dataclass
+class Story:
+    """What callers do to a batcher, step by step; items are numbered as they are submitted."""
+
+    work: Work
+    batcher: Batcher[int, int]
+    max_queue: int
+    busy_above: int
+    tasks: list[asyncio.Task[int]] = field(default_factory=list)
+    gave_up: set[int] = field(default_factory=set)
+    refused: int = 0
+    closing: asyncio.Task[None] | None = None
+    taken: int = 0
+    """How many had been submitted when it was closed."""
+
+    async def step(self, what: str, number: int) -> None:
+        if what == "submit":
+            first = len(self.tasks)
+            self.tasks += [asyncio.create_task(self._ask(first + n)) for n in range(number)]
+            if not self.work.open.is_set():
+                await self.rest()
+        elif what == "give up" and (left := [n for n, t in enumerate(self.tasks) if not t.done()]):
+            item = left[number % len(left)]
+            self.gave_up.add(item)
+            self.tasks[item].cancel()
+        elif what == "close" and self.closing is None:
+            self.closing = asyncio.create_task(self.batcher.close())
+            self.taken = len(self.tasks)
+        elif what == "hold":
+            self.work.open.clear()
+        elif what == "go on":
+            self.work.open.set()
+        elif what == "turns of the loop":
+            await turn_of_the_loop(number)
+        elif what == "rest":
+            await self.rest()
+
+    async def rest(self) -> None:
+        """Let it go on until nothing happens any more."""
+        batches = -1
+        while batches < len(self.work.batches):
+            batches = len(self.work.batches)
+            await turn_of_the_loop(2 * MOST_TURNS)
+        waiting = self.waiting()
+        assert len(waiting) <= self.max_queue
+        if not self.work.at_once and max(self.work.sizes, default=0) <= self.busy_above:
+            assert not waiting
+
+    def waiting(self) -> set[int]:
+        begun = {item for batch in self.work.batches for item in batch}
+        return {item for item, task in enumerate(self.tasks) if not task.done()} - begun
+
+    async def _ask(self, item: int) -> int:
+        try:
+            return await self.batcher.submit(item)
+        except ResourceExhausted:
+            assert item - self.refused - sum(self.work.sizes) >= self.max_queue
+            self.refused += 1
+            raise
+
+    async def end(self) -> None:
+        self.work.open.set()
+        await self.step("close", 0)
+        assert self.closing is not None
+        await self.closing
+        # Whoever was taken has been answered, and needs but a turn to hear of it.
+        await turn_of_the_loop(2)
+        assert all(task.done() for task in self.tasks)
+
+    def told(self, item: int) -> int | str:
+        error = self.tasks[item].exception()
+        return error.reason if isinstance(error, ServiceError) else self.tasks[item].result()
+
+    def due(self, item: int) -> int | str:
+        """What the caller of an item has to be told."""
+        for batch, fault in zip(self.work.batches, self.work.fates, strict=True):
+            if item in batch and fault:
+                return FAULTS[fault]
+            if item in batch:
+                return "ODD" if item in self.work.failing else 2 * item
+        return "OVERLOADED" if item < self.taken else "SHUTTING_DOWN"
+
+
+@settings(max_examples=200)
 @given(
-    count=st.integers(0, 60),
-    failing=st.frozensets(st.integers(0, 59)),
-    giving_up=st.sets(st.integers(0, 59)),
+    steps=st.lists(STEPS, min_size=3, max_size=30),
+    faults=st.lists(st.sampled_from(["", *FAULTS]), max_size=6),
+    failing=st.frozensets(st.integers(0, 60)),
     max_items=st.integers(1, 12),
     max_in_flight=st.integers(1, 3),
-    busy_above=st.integers(0, 8),
-    turns=st.integers(0, 3),
-    pause_every=st.integers(1, 20),
+    max_queue=st.integers(1, 12),
+    busy_above=st.integers(0, 6),
+    turns=st.integers(0, MOST_TURNS),
 )
-async def test_whatever_happens_every_caller_gets_what_is_its_own(
+async def test_whatever_happens_every_caller_is_told_what_is_due_and_none_is_served_twice(
     *,
-    count: int,
+    steps: list[tuple[str, int]],
+    faults: list[str],
     failing: frozenset[int],
-    giving_up: set[int],
     max_items: int,
     max_in_flight: int,
+    max_queue: int,
     busy_above: int,
     turns: int,
-    pause_every: int,
 ) -> None:
-    work = Work(failing=failing, turns=turns)
+    work = Work(failing=failing, turns=turns, faults=faults)
     work.open.set()
     batcher = Batcher(
         work,
         max_items=max_items,
         max_in_flight=max_in_flight,
+        max_queue=max_queue,
         busy_above=busy_above,
-        linger=0.001,
+        linger=HOUR,
     )
-    tasks: list[asyncio.Task[int]] = []
+    story = Story(work, batcher, max_queue, busy_above)
     async with asyncio.timeout(DEADLINE):
-        for item in range(count):
-            tasks += callers(batcher, [item])
-            if item % pause_every == 0 or item in giving_up:
-                await turn_of_the_loop(1)
-            if item in giving_up:
-                tasks[item].cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await batcher.close()
-    answered = [item for item in range(count) if not tasks[item].cancelled()]
-    assert {item for item in answered if tasks[item].exception()} == failing & set(answered)
-    assert all(tasks[item].result() == 2 * item for item in answered if item not in failing)
-    # None is processed twice or out of turn, and only who gave up may be left out.
-    taken = [item for batch in work.batches for item in batch]
-    assert taken == sorted(set(taken))
-    assert set(answered) <= set(taken)
-    assert giving_up.issuperset(set(range(count)) - set(taken))
+        for what, number in steps:
+            await story.step(what, number)
+        await story.end()
+    gave_up = {item for item in story.gave_up if story.tasks[item].cancelled()}
+    others = set(range(len(story.tasks))) - gave_up
+    assert {item: story.told(item) for item in others} == {item: story.due(item) for item in others}
+    served = [item for batch in work.batches for item in batch]
+    assert served == sorted(set(served))
     assert max(work.sizes, default=0) <= max_items
     assert work.most_at_once <= max_in_flight
