@@ -32,6 +32,7 @@ _PROBLEM_HEADERS = {
     401: {"WWW-Authenticate": "How to authenticate."},
     429: {"Retry-After": "Seconds to wait."},
     503: {"Retry-After": "Seconds to wait."},
+    504: {"Retry-After": "Seconds to wait."},
 }
 
 

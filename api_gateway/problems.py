@@ -63,6 +63,7 @@ _BY_CANONICAL_CODE = {
 _BY_HTTP_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 RETRY_AFTER_SECONDS = "1"
+_MAY_BE_TRIED_AGAIN = (http.HTTPStatus.SERVICE_UNAVAILABLE, http.HTTPStatus.GATEWAY_TIMEOUT)
 _TYPE = "application/problem+json"
 _CHALLENGE = 'Bearer realm="ecommerce"'
 
@@ -89,7 +90,7 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         if self.status == http.HTTPStatus.UNAUTHORIZED:
             self.headers.setdefault("WWW-Authenticate", _CHALLENGE)
-        if self.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+        if self.status in _MAY_BE_TRIED_AGAIN:
             self.headers.setdefault("Retry-After", RETRY_AFTER_SECONDS)
 
 

@@ -16,6 +16,7 @@ from service_kit.messaging import connected_once
 
 REHEARSED_AT_ONCE = 250
 NAME = "dead_letters"
+_REDRIVEN = "redriven"
 
 Chosen = Callable[[DeadLetter], bool]
 
@@ -68,20 +69,30 @@ def redrive_letters(
         raise typer.BadParameter("name events, or give --order, --reason or --all")
     settings = tools.settings(Settings, env_file)
     chosen = _matching(event_ids or [], order, reason)
-    work = _rehearse if dry_run else _redrive
-    rows, refused = tools.complete(work(settings, chosen, limit))
-    if rows:
-        tools.table(("Event", "Type", "Order", "Would" if dry_run else "Result"), rows)
+    rows: Rows = []
+    try:
+        tools.complete((_rehearse if dry_run else _redrive)(settings, chosen, limit, rows))
+    finally:
+        # Also if the broker failed half-way: what was done is done.
+        refused = _tell(rows, dry_run=dry_run)
     missing = set(event_ids or []) - {row[0] for row in rows}
     for event_id in sorted(missing):
         tools.output.print(f"not in the queue: {event_id}", markup=False)
-    done = len(rows) - refused
-    tools.output.print("nothing was changed" if dry_run else f"{done} redriven, {refused} refused")
     if missing or refused:
         raise typer.Exit(tools.OFF)
 
 
 Rows = list[tuple[str, ...]]
+
+
+def _tell(rows: Rows, *, dry_run: bool) -> int:
+    """Print what was done, or would be; returns how many were refused."""
+    if rows:
+        tools.table(("Event", "Type", "Order", "Would" if dry_run else "Result"), rows)
+    refused = 0 if dry_run else sum(row[-1] != _REDRIVEN for row in rows)
+    done = f"{len(rows) - refused} redriven, {refused} refused"
+    tools.output.print("nothing was changed" if dry_run else done)
+    return refused
 
 
 def _matching(event_ids: Sequence[str], order: str | None, reason: str | None) -> Chosen:
@@ -110,9 +121,7 @@ async def _list(settings: Settings, chosen: Chosen, limit: int) -> tuple[Rows, i
         ], left
 
 
-async def _redrive(settings: Settings, chosen: Chosen, limit: int) -> tuple[Rows, int]:
-    rows: Rows = []
-    refused = 0
+async def _redrive(settings: Settings, chosen: Chosen, limit: int, rows: Rows) -> None:
     async with AsyncExitStack() as stack:
         channel = await _open_channel(stack, settings)
         exchange = await channel.get_exchange(EXCHANGE, ensure=False)
@@ -120,14 +129,11 @@ async def _redrive(settings: Settings, chosen: Chosen, limit: int) -> tuple[Rows
         with tools.progress("redriving", len(letters)) as advance:
             for letter in letters:
                 refusal = await redrive(exchange, letter)
-                refused += refusal is not None
-                rows.append((*_named(letter), refusal or "redriven"))
+                rows.append((*_named(letter), refusal or _REDRIVEN))
                 advance(1)
-    return rows, refused
 
 
-async def _rehearse(settings: Settings, chosen: Chosen, limit: int) -> tuple[Rows, int]:
-    rows: Rows = []
+async def _rehearse(settings: Settings, chosen: Chosen, limit: int, rows: Rows) -> None:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         stock = await enter(open_inventory_channel(settings.inventory_service_addr))
@@ -142,7 +148,6 @@ async def _rehearse(settings: Settings, chosen: Chosen, limit: int) -> tuple[Row
                     (*_named(letter), told) for letter, told in zip(batch, results, strict=True)
                 ]
                 advance(len(batch))
-    return rows, 0
 
 
 async def _open_channel(stack: AsyncExitStack, settings: Settings) -> AbstractChannel:

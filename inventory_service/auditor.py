@@ -1,15 +1,20 @@
-"""Compares stock with the ledger all the time, at a cost that follows what changed."""
+"""Compares stock with the ledger all the time, and looks for what was moved twice.
 
+Both at a cost that follows what changed.
+"""
+
+import uuid
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import ARRAY, BigInteger, Text, bindparam, text
+from sqlalchemy import ARRAY, BigInteger, Text, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from inventory_service.audit import EQUALS_LEDGER
+from inventory_service.audit import EQUALS_LEDGER, NOTHING_TWICE
 from service_kit.audit import Finding, Look, Rule
-from service_kit.database import autocommit
+from service_kit.database import AnyRow, autocommit
 
-_KEEP_AFTER = 64
+_KEEP_AFTER = 16
+"""Adding up so many again costs as much as keeping a balance; see decision 0020."""
 _SLICE = 10_000
 _SUSPECTS = 100
 
@@ -55,6 +60,28 @@ WITH added_up AS MATERIALIZED (
 ), kept AS ({_KEEP % 0})
 SELECT id, stock, balance FROM added_up WHERE stock <> balance ORDER BY id
 """).bindparams(bindparam("ids", type_=ARRAY(BigInteger)))  # noqa: S608 - built of constants
+_LAST_MOVEMENT = text("""
+SELECT CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS oldest_running,
+    (SELECT coalesce(max(id), 0) FROM stock_movements) AS last_id
+""")
+# OFFSET 0: as above, so that the ledger is not read as a whole.
+_TWICE = text(f"""
+WITH looked_at AS MATERIALIZED (
+    SELECT order_id FROM stock_movements WHERE id > :after AND order_id IS NOT NULL
+        AND age(xmin) <= (SELECT age(CAST(CAST(:since AS xid8) AS xid))) AND age(xmin) >= 0
+    UNION SELECT unnest(:open)
+)
+SELECT order_id, kind, product_id, times FROM looked_at CROSS JOIN LATERAL (
+    SELECT kind, product_id, count(*) AS times FROM (
+        SELECT kind, product_id FROM stock_movements
+        WHERE order_id = looked_at.order_id OFFSET 0
+    ) AS moved GROUP BY kind, product_id HAVING count(*) > 1
+) AS twice ORDER BY order_id LIMIT {_SUSPECTS}
+""").bindparams(  # noqa: S608 - built of constants
+    bindparam("after", type_=BigInteger),
+    bindparam("since", type_=Text),
+    bindparam("open", type_=ARRAY(Uuid)),
+)
 
 
 class Auditor:
@@ -70,10 +97,12 @@ class Auditor:
         self._engine = engine
         self._since: str | None = None
         self._open: list[int] = []
+        self._moved: tuple[int, AnyRow] | None = None
+        self._twice: list[uuid.UUID] = []
 
     def looks(self) -> Mapping[Rule, Look]:
         """What to look for."""
-        return {EQUALS_LEDGER: self.wrong_stock}
+        return {EQUALS_LEDGER: self.wrong_stock, NOTHING_TWICE: self.moved_twice}
 
     async def wrong_stock(self) -> Sequence[Finding]:
         """The products whose stock is not what the ledger adds up to, a hundred at most.
@@ -102,3 +131,22 @@ class Auditor:
             found = (await connection.execute(_COMPARE_NEXT, {"after": found.last_id})).one()
             suspects += found.suspects
         return suspects[:_SUSPECTS], first.oldest_running
+
+    async def moved_twice(self) -> Sequence[Finding]:
+        """Orders that moved a product twice the same way, a hundred at most; stock may add up.
+
+        Looks at orders that moved something since the last look, and at those found then. A
+        movement may be committed after others with a greater id: ids tell from where to read, one
+        look earlier, and `xmin` what is new. The first look only notes where to begin.
+        """
+        async with autocommit(self._engine) as connection:
+            now = (await connection.execute(_LAST_MOVEMENT)).one()
+            after, last = self._moved or (now.last_id, now)
+            parameters = {"after": after, "since": last.oldest_running, "open": self._twice}
+            found = (await connection.execute(_TWICE, parameters)).all()
+        self._moved = last.last_id, now
+        self._twice = list({row.order_id for row in found})
+        return [
+            Finding(f"order {order_id}", f"{kind} of product {product_id}: {times} times")
+            for order_id, kind, product_id, times in found
+        ]

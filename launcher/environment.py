@@ -2,12 +2,12 @@
 
 import secrets
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from launcher import ports
-from launcher.layout import CONSUMER, SERVICES, Layout
+from launcher.layout import CONSUMER, SERVICES, Layout, Service
 from launcher.problem import Problem
 
 DEFAULT_RABBITMQ_URL = "amqp://guest:guest@localhost:5672/"
@@ -57,6 +57,15 @@ def complete(layout: Layout, given: Mapping[str, str]) -> dict[str, str]:
     return environment
 
 
+def port_variables(services: Sequence[Service], environment: Mapping[str, str]) -> list[str]:
+    """The variables of all ports that `services` listen on; a metrics port of 0 asks for none."""
+    pages = [service.metrics_variable for service in services if service.metrics_port]
+    return [
+        *(service.port_variable for service in services),
+        *(variable for variable in pages if environment[variable] != "0"),
+    ]
+
+
 def own_address(environment: Mapping[str, str], port_variable: str) -> str:
     """`host:port` at which this machine reaches what we listen with on `port_variable`."""
     host = ports.local_address(environment["BIND_HOST"])
@@ -86,14 +95,21 @@ def _fill_ports(environment: dict[str, str]) -> None:
     for service in SERVICES:
         port = service.default_port
         # Nobody has to know the consumer's port, so a taken one is no reason to stop.
-        if service is CONSUMER and not ports.is_free(port, environment["BIND_HOST"]):
-            port = ports.free_port()
+        if service is CONSUMER:
+            port = _or_another(port, environment["BIND_HOST"])
         environment.setdefault(service.port_variable, str(port))
+        if service.metrics_port:
+            port = _or_another(service.metrics_port, environment["BIND_HOST"])
+            environment.setdefault(service.metrics_variable, str(port))
+
+
+def _or_another(port: int, host: str) -> int:
+    return port if ports.is_free(port, host) else ports.free_port()
 
 
 def _wrong_ports(environment: Mapping[str, str]) -> list[str]:
     complaints, seen = [], dict[str, str]()
-    for variable in (service.port_variable for service in SERVICES):
+    for variable in port_variables(SERVICES, environment):
         value = environment[variable]
         if not (value.isascii() and value.isdigit() and 0 < int(value) <= ports.HIGHEST):
             complaints.append(f"{variable} is {value!r}, not a port")

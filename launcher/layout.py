@@ -21,6 +21,13 @@ class Service:
     name: str
     default_port: int
     has_database: bool = False
+    metrics_port: int = 0
+    """Where it serves metrics unless that is in use or another is set; 0: it has no such page."""
+
+    @property
+    def metrics_variable(self) -> str:
+        """The environment variable with the port of its metrics page."""
+        return f"{self.name.upper()}_METRICS_PORT"
 
     @property
     def port_variable(self) -> str:
@@ -42,9 +49,9 @@ CONSUMER = Service("consumer_service", 50056)
 GATEWAY = Service("api_gateway", 8080)
 SERVICES = (
     Service("user_service", 50052, has_database=True),
-    Service("inventory_service", 50055, has_database=True),
+    Service("inventory_service", 50055, has_database=True, metrics_port=50065),
     Service("producer_service", 50054),
-    Service("order_service", 50051, has_database=True),
+    Service("order_service", 50051, has_database=True, metrics_port=50061),
     CONSUMER,
     GATEWAY,
 )

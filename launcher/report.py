@@ -25,6 +25,7 @@ def show(console: Console, layout: Layout, system: RunningSystem, given: Mapping
     if system.services:
         gateway = environment.own_address(system.environment, GATEWAY.port_variable)
         _line(console, "Gateway", f"http://{gateway}/  (documentation: http://{gateway}/docs)")
+        _line(console, "Metrics", ", ".join(_metrics(system, gateway)))
         _line(console, "Administrator", _login(layout, system, gateway, given))
     else:
         _line(console, "Addresses", str(layout.environment_file))
@@ -57,6 +58,17 @@ def _management(system: RunningSystem) -> str:
     usual = {endpoint.user, endpoint.password} == {"guest"}
     login = "guest, guest" if usual else "as in RABBITMQ_URL"
     return f"{endpoint.management_url}  (login: {login})"
+
+
+def _metrics(system: RunningSystem, gateway: str) -> list[str]:
+    """The pages for Prometheus."""
+    pages = [service.metrics_variable for service in system.services if service.metrics_port]
+    own = [
+        environment.own_address(system.environment, variable)
+        for variable in environment.port_variables(system.services, system.environment)
+        if variable in pages
+    ]
+    return [f"http://{address}/metrics" for address in (gateway, *own)]
 
 
 def _login(layout: Layout, system: RunningSystem, gateway: str, given: Mapping[str, str]) -> str:

@@ -64,8 +64,7 @@ def start(
         console.print(f"Ended what an earlier run had left behind: {', '.join(left)}")
     layout.create()
     completed = environment.complete(layout, os.environ)
-    for service in services:
-        variable = service.port_variable
+    for variable in environment.port_variables(services, completed):
         ports.require_free(int(completed[variable]), completed["BIND_HOST"], variable)
     chosen = broker.choose(layout, completed, console.print)
     embedded = EmbeddedPostgres(layout, completed["POSTGRES_PASSWORD"])

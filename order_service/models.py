@@ -85,11 +85,12 @@ class ItemColumns(TypedColumns):
 
 
 class HistoryColumns(TypedColumns):
-    """When an order took a status; each at most once."""
+    """When an order took a status, and by whose request; each at most once."""
 
     order_id: Named[uuid.UUID] = Column(Uuid, primary_key=True)
     status: Named[str] = Column(Text, primary_key=True)
     changed_at: Named[dt.datetime] = Column(DateTime(timezone=True))
+    request_id: Named[str | None] = Column(Text)
 
 
 class OutboxColumns(TypedColumns):
@@ -107,6 +108,14 @@ class OutboxColumns(TypedColumns):
     next_attempt_at: Named[dt.datetime | None] = Column(DateTime(timezone=True))
     last_error: Named[str | None] = Column(Text)
 
+
+# Every row is updated, and partial indexes are to stay as short as the rows that they are about:
+# vacuumed by what changed, not by the table's size, and without pauses.
+_OFTEN_VACUUMED = {
+    "autovacuum_vacuum_scale_factor": 0,
+    "autovacuum_vacuum_threshold": 20_000,
+    "autovacuum_vacuum_cost_delay": 0,
+}
 
 orders = Table(
     "orders",
@@ -126,6 +135,12 @@ orders = Table(
     # CONFIRMED is nearly every order: a page of them is found without an index.
     Index(None, "status", "id", postgresql_where=text("status <> 'CONFIRMED'")),
     Index(None, "next_offer_at", postgresql_where=text("next_offer_at IS NOT NULL")),
+    Index(
+        "ix_orders_offered_again",
+        "next_offer_at",
+        postgresql_where=text("next_offer_at IS NOT NULL AND offers > 0"),
+    ),
+    postgresql_with=_OFTEN_VACUUMED,
 )
 # Children are written in the same statement as their order and never change; a foreign key
 # would only look each order up again.
@@ -138,6 +153,7 @@ outbox = Table(
     Index("ix_outbox_unsent", "id", postgresql_where=text("sent_at IS NULL")),
     Index("ix_outbox_unsent_order_id", "order_id", postgresql_where=text("sent_at IS NULL")),
     Index("ix_outbox_sent_at", "sent_at", postgresql_where=text("sent_at IS NOT NULL")),
+    postgresql_with=_OFTEN_VACUUMED,
 )
 
 
@@ -231,10 +247,11 @@ class Shortage:
 
 @dataclass(frozen=True, slots=True)
 class StatusChange:
-    """When an order took a status."""
+    """When an order took a status, and by whose request ("": unknown)."""
 
     status: Status
     changed_at: dt.datetime
+    request_id: str = ""
 
 
 class Order(NamedTuple):

@@ -12,7 +12,9 @@ from order_service.models import Caller
 from service_kit.database import autocommit
 
 _LEADER_LOCK = 0x6F7574626F78  # any constant, the same in every order service
-_PRUNED_AT_ONCE = 5_000
+PRUNED_AT_ONCE = 5_000
+LEADER_IDLE_SECONDS = 20.0
+"""More than a leading relay ever waits for the producer, and pauses after a failure."""
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """A batch has to fit into one gRPC message, or no event would ever be sent again."""
 
@@ -26,6 +28,7 @@ INSERT_EVENTS = """
 """A part of every statement that changes orders; its parameters are `event_parameters`."""
 
 _ADD = text(INSERT_EVENTS)
+_END_IF_IDLE = text("SELECT set_config('idle_session_timeout', :limit, false)")
 # By the absence of sent_at, not by "id greater than the last one": a transaction that commits
 # late would otherwise be passed over for ever.
 _UNSENT = text("""
@@ -44,7 +47,7 @@ _PRUNE = text("""
 DELETE FROM outbox WHERE id IN (
     SELECT id FROM outbox
     WHERE sent_at < now() - make_interval(secs => CAST(:seconds AS double precision))
-    LIMIT :limit)
+    ORDER BY sent_at LIMIT :limit)
 """)
 
 
@@ -70,7 +73,8 @@ async def leadership(engine: AsyncEngine) -> AsyncIterator[AsyncConnection | Non
     """A connection that holds the relay's lock; None while another order service holds it.
 
     One relay at a time keeps the events of an order in order and sends none twice without need.
-    The lock belongs to the connection: PostgreSQL frees it when the holder dies.
+    The lock belongs to the connection: PostgreSQL frees it when the holder dies, and when the
+    holder has asked nothing for LEADER_IDLE_SECONDS: a process that hangs keeps its connections.
     """
     async with autocommit(engine) as connection:
         held = await connection.scalar(
@@ -80,6 +84,7 @@ async def leadership(engine: AsyncEngine) -> AsyncIterator[AsyncConnection | Non
             yield None
             return
         try:
+            await connection.execute(_END_IF_IDLE, {"limit": f"{LEADER_IDLE_SECONDS:g}s"})
             yield connection
         finally:
             # Closing the session frees the lock whatever state the connection is in.
@@ -114,6 +119,6 @@ async def prune(engine: AsyncEngine, older_than_seconds: float) -> int:
     """Delete events sent longer ago than this, a bounded number; returns how many."""
     async with autocommit(engine) as connection:
         result = await connection.execute(
-            _PRUNE, {"seconds": older_than_seconds, "limit": _PRUNED_AT_ONCE}
+            _PRUNE, {"seconds": older_than_seconds, "limit": PRUNED_AT_ONCE}
         )
         return int(result.rowcount)

@@ -19,8 +19,8 @@ class Settings(ServiceSettings):
 
     batch_max_items: int = Field(256, ge=1, le=1000)
     """Events in one call to the producer."""
-    order_reoffer_seconds: float = Field(30.0, gt=0)
-    """An order unsettled for so long has its event published again; doubled each time."""
+    order_reoffer_seconds: float = Field(10.0, gt=0)
+    """An order unsettled for so long has its event published again, and again in longer pauses."""
     outbox_retention_seconds: float = Field(3600.0, ge=0)
     """How long delivered outbox rows are kept."""
 

@@ -53,10 +53,12 @@ WITH stored AS (
         CAST(:quantities AS bigint[]), CAST(:prices AS bigint[])
     ) AS item (order_id, position, product_id, name, quantity, unit_price_cents)
     JOIN stored ON stored.id = item.order_id
+), events AS (
+    {INSERT_EVENTS} JOIN stored ON stored.id = event.order_id RETURNING order_id, request_id
 ), history AS (
-    INSERT INTO order_status_history (order_id, status, changed_at)
-    SELECT id, 'PENDING', CAST(:now AS timestamptz) FROM stored
-), events AS ({INSERT_EVENTS} JOIN stored ON stored.id = event.order_id)
+    INSERT INTO order_status_history (order_id, status, changed_at, request_id)
+    SELECT order_id, 'PENDING', CAST(:now AS timestamptz), nullif(request_id, '') FROM events
+)
 SELECT id FROM stored
 """)  # noqa: S608 - built of constants
 
@@ -74,10 +76,13 @@ WITH locked AS MATERIALIZED (
     JOIN locked ON locked.id = wanted.id
     WHERE orders.id = wanted.id
     RETURNING orders.id, orders.status
+), events AS (
+    {INSERT_EVENTS} JOIN settled ON settled.id = event.order_id RETURNING order_id, request_id
 ), history AS (
-    INSERT INTO order_status_history (order_id, status, changed_at)
-    SELECT id, status, CAST(:now AS timestamptz) FROM settled
-), events AS ({INSERT_EVENTS} JOIN settled ON settled.id = event.order_id)
+    INSERT INTO order_status_history (order_id, status, changed_at, request_id)
+    SELECT id, status, CAST(:now AS timestamptz), nullif(request_id, '')
+    FROM settled LEFT JOIN events ON events.order_id = settled.id
+)
 SELECT id FROM settled
 """)  # noqa: S608 - built of constants
 
@@ -92,30 +97,44 @@ WITH cancelled AS (
                       next_offer_at = CAST(:next_offer_at AS timestamptz)
     WHERE id = CAST(:id AS uuid) AND status IN ('PENDING', 'CONFIRMED')
     RETURNING id
+), events AS (
+    {INSERT_EVENTS} JOIN cancelled ON cancelled.id = event.order_id RETURNING order_id, request_id
 ), history AS (
-    INSERT INTO order_status_history (order_id, status, changed_at)
-    SELECT id, 'CANCELLED', CAST(:now AS timestamptz) FROM cancelled
-), events AS ({INSERT_EVENTS} JOIN cancelled ON cancelled.id = event.order_id)
+    INSERT INTO order_status_history (order_id, status, changed_at, request_id)
+    SELECT order_id, 'CANCELLED', CAST(:now AS timestamptz), nullif(request_id, '') FROM events
+)
 SELECT id FROM cancelled
 """)  # noqa: S608 - built of constants
 
+STEADY_OFFERS = 12
+"""Offers in equal pauses, about four minutes by default; the pauses after them double."""
+
 # Rows another sweeper holds are skipped. An order whose event is still unsent needs no second one.
-_POSTPONE_OVERDUE = text("""
-WITH overdue AS (
-    SELECT id FROM orders WHERE next_offer_at <= now()
+_POSTPONE_OVERDUE = text(f"""
+WITH again AS (
+    SELECT id FROM orders WHERE next_offer_at <= now() AND offers > 0
     ORDER BY next_offer_at LIMIT :limit FOR UPDATE SKIP LOCKED
+), anew AS (
+    SELECT id FROM orders WHERE next_offer_at <= now() AND offers = 0
+    ORDER BY next_offer_at LIMIT greatest(0, :limit - (
+        SELECT count(*) FROM orders
+        WHERE next_offer_at IS NOT NULL AND offers > 0 AND offers <= {STEADY_OFFERS}))
+    FOR UPDATE SKIP LOCKED
+), overdue AS (
+    SELECT id, EXISTS (
+        SELECT FROM outbox WHERE outbox.order_id = either.id AND outbox.sent_at IS NULL) AS unsent
+    FROM (SELECT id FROM again UNION ALL SELECT id FROM anew) AS either
 ), postponed AS (
     UPDATE orders SET
-        offers = offers + 1,
+        offers = offers + CASE WHEN unsent THEN 0 ELSE 1 END,
         next_offer_at = now() + least(
-            make_interval(secs => CAST(:seconds AS double precision)) * power(2, least(offers, 20)),
+            make_interval(secs => CAST(:seconds AS double precision))
+                * power(2, greatest(1, least(offers, 40) - {STEADY_OFFERS - 1})),
             interval '1 hour')
     FROM overdue WHERE orders.id = overdue.id
 )
-SELECT id FROM overdue
-WHERE NOT EXISTS (
-    SELECT FROM outbox WHERE outbox.order_id = overdue.id AND outbox.sent_at IS NULL)
-""")
+SELECT id FROM overdue WHERE NOT unsent
+""")  # noqa: S608 - built of constants
 
 _ANY_ORDER = bindparam("ids", type_=ARRAY(Uuid)).any_()
 _ORDERS = select(orders).where(orders.c.id == _ANY_ORDER)
@@ -222,7 +241,8 @@ async def postpone_overdue(
 ) -> list[uuid.UUID]:
     """Orders whose answer is overdue and whose event was sent; each is due again later.
 
-    The pause starts with `seconds` and doubles each time, up to an hour.
+    Those that were returned before come first, others only until `limit` have no answer. They are
+    due again after twice `seconds`, and beyond STEADY_OFFERS in doubling pauses, an hour at most.
     """
     rows = await connection.scalars(_POSTPONE_OVERDUE, {"seconds": seconds, "limit": limit})
     return list(rows)
@@ -242,7 +262,9 @@ async def load_orders(
         )
     if history:
         for row in await connection.execute(_HISTORY, ids):
-            changes[row.order_id].append(StatusChange(Status(row.status), row.changed_at))
+            changes[row.order_id].append(
+                StatusChange(Status(row.status), row.changed_at, row.request_id or "")
+            )
     return {row.id: _order(row, items[row.id], changes[row.id]) for row in rows}
 
 

@@ -56,6 +56,8 @@ def _of_order(order: Order) -> Iterator[Step]:
     placed = f"by user {order.user_id}: {bought}; {order.total_cents / 100:.2f} in all"
     for change in order.history:
         detail = {"PENDING": placed, "REJECTED": _short(order.shortages)}.get(change.status, "")
+        request = f"request {change.request_id}" if change.request_id else ""
+        detail = "; ".join(filter(None, (detail, request)))
         yield Step(change.changed_at, "order", change.status, detail)
 
 

@@ -10,7 +10,7 @@ from aiormq.exceptions import DeliveryError, PublishError
 
 from producer_service.topology import TOPOLOGY
 from proto.events import CONTENT_TYPE, EXCHANGE
-from service_kit.batch_publish import Message, publish_batch
+from service_kit.batch_publish import Message, owes_confirms, publish_batch
 from service_kit.context import REQUEST_ID, TRACEPARENT
 from service_kit.errors import FailedPrecondition, ServiceError, Unavailable
 from service_kit.messaging import BROKER_FAILURES, declare, watch
@@ -34,7 +34,11 @@ class OutgoingEvent:
 
 
 class Publisher:
-    """Publishes on the connection of the running session; Unavailable while there is none."""
+    """Publishes on the connection of the running session; Unavailable while there is none.
+
+    Unavailable too while the broker has not answered for what it was sent before, so that what
+    waits for it in memory is one batch, however long it is blocked by an alarm or hangs.
+    """
 
     def __init__(self) -> None:
         self._channel: AbstractUnderlayChannel | None = None
@@ -48,13 +52,18 @@ class Publisher:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         self._channel, self._nacked = await channel.get_underlay_channel(), False
         log.info("publishing")
+        owing = False
         try:
             while True:
                 await watch(connection, channel, seconds=REDECLARE_SECONDS)
                 if self._nacked:
                     # A channel on which a quorum queue's leader was lost may refuse for ever.
                     raise ConnectionError("the broker refuses events: a new channel may not")
+                if owing and owes_confirms(self._channel):
+                    # It read the events before the declarations: those confirms will never come.
+                    raise ConnectionError("the broker does not confirm: a new channel may help")
                 await declare(topology, TOPOLOGY)
+                owing = owes_confirms(self._channel)
         finally:
             self._channel = None
 
@@ -63,10 +72,13 @@ class Publisher:
 
         Otherwise FailedPrecondition (UNROUTABLE) if no queue takes it, or Unavailable: NACKED by
         the broker, UNCONFIRMED, which means that it may have it, or IN_FLIGHT if another call is
-        publishing it. Raises Unavailable (BROKER_UNAVAILABLE) if the broker is away.
+        publishing it. Raises Unavailable (BROKER_UNAVAILABLE) if the broker is away or still owes
+        confirms.
         """
         if self._channel is None:
             raise Unavailable("BROKER_UNAVAILABLE", "the broker is away")
+        if owes_confirms(self._channel):
+            raise Unavailable("BROKER_UNAVAILABLE", "the broker does not confirm what it was sent")
         # A returned message is told by its id alone, so an id may be on its way only once.
         outgoing = [event for event in events if event.id not in self._in_flight]
         ids = {event.id for event in outgoing}

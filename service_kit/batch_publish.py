@@ -9,7 +9,7 @@ against the public path.
 import asyncio
 import struct
 from asyncio import FIRST_COMPLETED, Future
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -64,15 +64,28 @@ async def publish_batch(
     return batch.outcomes(unknown)
 
 
+def owes_confirms(channel: AbstractChannel) -> bool:
+    """Whether the broker has yet to answer for messages of a batch that was given up.
+
+    A broker that is blocked by an alarm reads nothing, and one that hangs neither: what is written
+    then lies in memory, and is published later although its publisher was told of no confirm.
+    """
+    if not isinstance(channel, aiormq.Channel):
+        raise TypeError(f"not a channel of aiormq: {channel!r}")
+    waiting = cast("Iterable[object]", channel.confirmations.values())
+    return any(isinstance(each, _Confirmation) and each.given_up for each in waiting)
+
+
 class _Confirmation:
     """What aiormq asks of a future that waits for a confirm; a hundred of them cost one future."""
 
-    __slots__ = ("_batch", "error", "settled")
+    __slots__ = ("_batch", "error", "given_up", "settled")
 
     def __init__(self, batch: "_Batch") -> None:
         self._batch = batch
         self.error: Exception | None = None
         self.settled = False
+        self.given_up = False
 
     def done(self) -> bool:
         return self.settled
@@ -117,6 +130,8 @@ class _Batch:
     def outcomes(self, unknown: Exception) -> list[Exception | None]:
         for message_id in self._ids:
             self._channel.message_id_delivery_tag.pop(message_id, None)
+        for confirmation in self._confirmations:
+            confirmation.given_up = not confirmation.settled
         return [
             confirmation.error if confirmation.settled else unknown
             for confirmation in self._confirmations

@@ -25,8 +25,16 @@ CONNECT_SECONDS = 3.0
 STATEMENT_SECONDS = 8.0
 
 _CONFLICTS = {"40001": "serialization failure", "40P01": "deadlock"}
-_CLOSED = ("25006", "55000")
-"""A server that became a read-only replica, a database closed to connections: both pass."""
+_PASSING = {
+    "25006": "the server became a read-only replica",
+    "25P03": "it ended a transaction that stood still",
+    "28000": "the role may not log in",
+    "28P01": "the password was changed",
+    "3D000": "the database is being restored",
+    "42501": "a privilege was taken away",
+    "55000": "the database is closed to connections",
+}
+"""What a person who runs the server did, and will put right: no fault of the request."""
 
 
 @asynccontextmanager
@@ -80,8 +88,8 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction, committed at the end of the block, rolled back if the block raises.
 
     Raises Aborted (DATABASE_CONFLICT) for a deadlock or serialization failure, and Unavailable
-    (DATABASE_UNAVAILABLE) when the database is away, full or too slow: the outcome of the commit
-    is then unknown. Constraint violations pass as they are.
+    (DATABASE_UNAVAILABLE) when the database is away, full, too slow or closed to us: the outcome
+    of the commit is then unknown. Constraint violations pass as they are.
     """
     try:
         async with engine.begin() as connection:
@@ -129,9 +137,10 @@ def as_service_error(error: Exception) -> ServiceError | None:
     if state in _CONFLICTS:
         return Aborted("DATABASE_CONFLICT", _CONFLICTS[state])
     # Classes of https://www.postgresql.org/docs/current/errcodes-appendix.html: connection,
-    # insufficient resources, operator intervention, system error.
-    if state[:2] in ("08", "53", "57", "58") or state in _CLOSED:
-        return Unavailable("DATABASE_UNAVAILABLE", "the database does not answer", state=state)
+    # insufficient resources, operator intervention, system error, internal error.
+    if state[:2] in ("08", "53", "57", "58", "XX") or state in _PASSING:
+        why = _PASSING.get(state, "the database does not answer")
+        return Unavailable("DATABASE_UNAVAILABLE", why, state=state)
     lost = (OSError, TimeoutError, PoolTimeoutError, asyncpg.InterfaceError)
     if isinstance(cause, lost) or (isinstance(error, DBAPIError) and not state):
         return Unavailable("DATABASE_UNAVAILABLE", "the database does not answer")

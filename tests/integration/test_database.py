@@ -262,6 +262,56 @@ async def test_a_server_that_became_a_read_only_replica_is_unavailable(
         await execute(engine, "SET TRANSACTION READ ONLY", "UPDATE account SET amount = 0")
 
 
+async def test_a_service_whose_password_was_changed_finds_the_database_unavailable(
+    infrastructure: Infrastructure, url: str
+) -> None:
+    name = f"rotated_{uuid.uuid4().hex}"
+    async with connected(infrastructure.admin_url, "tests") as admin:
+        await execute(admin, f"CREATE ROLE {name} LOGIN PASSWORD 'after'")
+        before = make_url(url).set(username=name, password="before")
+        async with connected(before.render_as_string(hide_password=False), "tests") as engine:
+            with pytest.raises(Unavailable) as failure:
+                await answers(engine)
+        await execute(admin, f"DROP ROLE {name}")
+    assert failure.value.metadata == {"state": "28P01"}
+
+
+async def test_a_database_renamed_for_a_restore_is_unavailable_until_it_is_back(
+    infrastructure: Infrastructure,
+) -> None:
+    async with (
+        infrastructure.database() as url,
+        connected(infrastructure.admin_url, "tests") as admin,
+        connected(url, "tests") as engine,
+    ):
+        name = make_url(url).database
+        await execute(admin, f"ALTER DATABASE {name} RENAME TO {name}_aside")
+        with pytest.raises(Unavailable) as failure:
+            await answers(engine)
+        await execute(admin, f"ALTER DATABASE {name}_aside RENAME TO {name}")
+        assert await answers(engine)
+    assert failure.value.metadata == {"state": "3D000"}
+
+
+def raising(state: str) -> str:
+    return f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{state}'; END $$"
+
+
+@pytest.mark.parametrize("state", ["28000", "42501", "XX000", "XX001", "25P03"])
+async def test_what_whoever_runs_the_server_will_put_right_is_unavailable(
+    engine: AsyncEngine, state: str
+) -> None:
+    with pytest.raises(Unavailable) as failure:
+        await execute(engine, raising(state))
+    assert failure.value.metadata == {"state": state}
+
+
+@pytest.mark.parametrize("state", ["42703", "42P01", "42601", "22012", "22P02", "23505", "P0001"])
+async def test_a_fault_of_ours_stays_what_it_is(engine: AsyncEngine, state: str) -> None:
+    with pytest.raises(DBAPIError):
+        await execute(engine, raising(state))
+
+
 async def test_a_reset_connection_is_unavailable_and_replaced(
     behind_proxy: tuple[TcpProxy, AsyncEngine], engine: AsyncEngine
 ) -> None:

@@ -1,5 +1,6 @@
 """Dead letters: shown, rehearsed, given back, never lost."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable
@@ -35,6 +36,7 @@ from tests.integration.world import (
 )
 from tests.support.database import contents
 from tests.support.services import ask
+from tests.support.tcp_proxy import proxied
 from tests.support.tools import Done, tool
 from tests.support.waiting import eventually, free_port
 
@@ -291,6 +293,25 @@ async def test_a_broker_that_is_away_is_a_line_and_exit_code_2(world: World) -> 
     done = await dead_letters(world, "list", RABBITMQ_URL=url)
     assert done.code == 2
     assert done.complained.startswith("error: the broker failed: ")
+
+
+async def test_what_was_redriven_before_the_broker_failed_is_told(world: World) -> None:
+    async with amqp_channel(world.broker) as channel:
+        exchange = await channel.get_exchange(DEAD_LETTER_EXCHANGE)
+        messages = [aio_pika.Message(b"{}", message_id=f"event-{n}") for n in range(1_000)]
+        await asyncio.gather(*(exchange.publish(each, ORDER_CREATED) for each in messages))
+    async with proxied(world.broker.url) as (proxy, url):
+        working = asyncio.create_task(dead_letters(world, "redrive", "--all", RABBITMQ_URL=url))
+        await eventually(lambda: ready(world.broker), every=0.01)
+        await proxy.cut()
+        done = await working
+    assert done.code == 2
+    assert done.complained.startswith("error: the broker failed: ")
+    shown = [line for line in done.said.splitlines() if line.rstrip().endswith("  redriven")]
+    assert f"{len(shown)} redriven, 0 refused" in done.said
+    # The one under way when the broker failed may be there as well.
+    assert 0 < len(shown) < len(messages)
+    assert await ready(world.broker) - len(shown) in (0, 1)
 
 
 async def test_a_rehearsal_without_inventory_is_a_line_and_exit_code_2(

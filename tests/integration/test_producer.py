@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+import aiormq
 import pytest
 import pytest_asyncio
 
@@ -256,6 +257,40 @@ async def test_a_broker_that_hangs_leaves_events_unconfirmed_in_time_and_is_used
     assert time.monotonic() - started < 3
     await proxy.resume()
     await publishing(stub)
+
+
+async def test_while_the_broker_owes_confirms_nothing_more_is_sent_to_pile_up(
+    behind_proxy: "tuple[TcpProxy, Stub]", broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker blocked by an alarm reads nothing, and then everything that was written to it."""
+    monkeypatch.setattr(publisher, "CONFIRM_SECONDS", 0.3)
+    proxy, stub = behind_proxy
+    proxy.pause()
+    first, *further = [event() for _ in range(30)]
+    assert await reasons(stub, first) == ["UNCONFIRMED"]
+    started = time.monotonic()
+    refusals = [await reasons(stub, each) for each in further]
+    assert refusals == [["BROKER_UNAVAILABLE"]] * len(further)
+    assert time.monotonic() - started < 3
+    await proxy.resume()
+    await publishing(stub)
+    assert proxy.accepted == 1
+    lying = await lying_in(broker, AUDIT_QUEUE)
+    assert first.id in lying
+    assert not {each.id for each in further} & lying.keys()
+
+
+async def test_a_channel_whose_confirms_never_come_is_renewed(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "CONFIRM_SECONDS", 0.3)
+    monkeypatch.setattr(publisher, "REDECLARE_SECONDS", 0.5)
+    async with producer_running(broker.url) as (_, stub):
+        await publishing(stub)
+        with monkeypatch.context() as lossy:
+            lossy.setattr(aiormq.Channel, "_confirm_delivery", lambda *_: None)
+            assert await reasons(stub, event()) == ["UNCONFIRMED"]
+        await publishing(stub)
 
 
 async def test_a_producer_stops_in_time_although_its_broker_hangs(broker: Broker) -> None:

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 import order_service.__main__ as order_main
 from order_service import outbox, relay
-from order_service.clients import ProducerClient, open_producer_channel
+from order_service.clients import PUBLISH_SECONDS, ProducerClient, open_producer_channel
 from order_service.events import OutboxEvent
 from order_service.models import Caller
 from order_service.models import outbox as table
@@ -297,6 +297,31 @@ async def test_the_other_relay_takes_over_when_the_leader_is_stopped(
     await add(engine, new_events(3))
     await all_sent(engine)
     assert await leaders(engine) != before
+
+
+async def test_the_other_relay_takes_over_when_the_leader_hangs(
+    monkeypatch: pytest.MonkeyPatch, migrated: str, engine: AsyncEngine, producer: str
+) -> None:
+    """Stopped by SIGSTOP its connection stays, and the kernel answers for it."""
+    monkeypatch.setattr(outbox, "LEADER_IDLE_SECONDS", 1.5)
+    async with (
+        proxied(migrated) as (proxy, url),
+        connected(url, "first") as first,
+        connected(migrated, "second") as second,
+        relaying(first, producer),
+    ):
+        before = await eventually(lambda: leaders(engine))
+        async with relaying(second, producer):
+            proxy.pause()
+            await add(engine, new_events(3))
+            await all_sent(engine)
+            assert await leaders(engine) != before
+            await proxy.resume()
+
+
+def test_a_leader_that_works_is_never_taken_for_one_that_hangs() -> None:
+    longest = PUBLISH_SECONDS + max(relay.BACKOFF_SECONDS) + relay.POLL_SECONDS
+    assert longest < outbox.LEADER_IDLE_SECONDS
 
 
 async def test_relaying_goes_on_when_the_leaders_session_is_terminated(

@@ -7,13 +7,15 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 import order_service.__main__ as order_main
-from order_service import storage
+from order_service import outbox, storage
+from order_service import sweeper as sweeping
 from order_service.events import order_event
 from order_service.models import Caller, Draft, Item, Order, Status, WantedItem, orders
 from order_service.models import outbox as table
@@ -123,16 +125,26 @@ async def test_an_order_within_its_time_is_left_alone(engine: AsyncEngine) -> No
     assert not await offered(engine)
 
 
-async def test_each_offer_doubles_the_pause_up_to_an_hour(engine: AsyncEngine) -> None:
+async def test_offers_come_in_equal_pauses_for_minutes_and_then_ever_more_rarely(
+    engine: AsyncEngine,
+) -> None:
     (order_id,) = await placed(engine)
     pauses = []
-    for _ in range(8):
+    for _ in range(18):
         assert await sweeper(engine).offer_again() == 1
         assert await sweeper(engine).offer_again() == 0  # not before its time
         pauses.append(await pause(engine, order_id))
         await mark_all_sent(engine)
         await make_due(engine)
-    assert pauses == [100, 200, 400, 800, 1600, 3200, 3600, 3600]
+    assert pauses == [200] * 13 + [400, 800, 1600, 3200, 3600]
+
+
+def test_an_order_lost_twice_is_offered_within_30_s_each_time() -> None:
+    """That is the promise: the pause, the sweep and a second for the way."""
+    settings = Settings(order_database_url="postgresql+asyncpg://unused/unused")
+    pause = 2 * settings.order_reoffer_seconds
+    assert pause + sweeping.SWEEP_SECONDS + 1 < 30
+    assert settings.order_reoffer_seconds + pause * storage.STEADY_OFFERS > 180
 
 
 async def test_an_order_whose_event_is_unsent_gets_no_second_one_and_has_its_turn_later(
@@ -141,7 +153,17 @@ async def test_an_order_whose_event_is_unsent_gets_no_second_one_and_has_its_tur
     (order_id,) = await placed(engine, sent=False)
     assert await sweeper(engine).offer_again() == 0
     assert len(await offered(engine)) == 1
-    assert await pause(engine, order_id) == REOFFER_SECONDS
+    assert await pause(engine, order_id) == 2 * REOFFER_SECONDS
+
+
+async def test_waiting_in_the_outbox_lengthens_no_pause_after_it(engine: AsyncEngine) -> None:
+    (order_id,) = await placed(engine, sent=False)
+    for _ in range(storage.STEADY_OFFERS + 5):
+        assert await sweeper(engine).offer_again() == 0
+        await make_due(engine)
+    await mark_all_sent(engine)
+    assert await sweeper(engine).offer_again() == 1
+    assert await pause(engine, order_id) == 2 * REOFFER_SECONDS
 
 
 async def test_a_cancelled_order_whose_release_never_came_is_offered_again(
@@ -198,11 +220,51 @@ async def test_a_sweeper_passes_over_what_another_one_holds(engine: AsyncEngine)
         assert await sweeper(engine).offer_again() == 0
 
 
-async def test_many_overdue_orders_are_offered_in_bounded_portions_oldest_first(
-    engine: AsyncEngine,
+async def test_a_backlog_that_is_not_answered_is_not_flooded_with_offers(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await placed(engine, 600)
-    assert [await sweeper(engine).offer_again() for _ in range(3)] == [500, 100, 0]
+    monkeypatch.setattr(sweeping, "AT_ONCE", 50)
+    ids = await placed(engine, 120)
+    assert [await sweeper(engine).offer_again() for _ in range(3)] == [50, 0, 0]
+    first = {each.order_id for each in await offered(engine)}
+    await mark_all_sent(engine)
+    await make_due(engine)
+    assert [await sweeper(engine).offer_again() for _ in range(3)] == [50, 0, 0]
+    assert {each.order_id for each in await offered(engine)} == first
+    await answer(engine, first)
+    assert [await sweeper(engine).offer_again() for _ in range(3)] == [50, 0, 0]
+    await answer(engine, {each.order_id for each in await offered(engine)})
+    assert [await sweeper(engine).offer_again() for _ in range(3)] == [20, 0, 0]
+    assert len({each.order_id for each in await offered(engine)}) == len(ids)
+
+
+async def test_orders_that_are_never_answered_do_not_keep_others_from_being_offered(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "AT_ONCE", 5)
+    for order_id in await placed(engine, 5):
+        await set_status(engine, order_id, offers=storage.STEADY_OFFERS + 1, next_offer_at=FUTURE)
+    (lost,) = await placed(engine)
+    assert await sweeper(engine).offer_again() == 1
+    assert [each.order_id for each in await offered(engine)] == [lost]
+
+
+async def answer(engine: AsyncEngine, ids: set[uuid.UUID]) -> None:
+    async with engine.begin() as connection:
+        settled = update(orders).where(orders.c.id.in_(ids)).values(next_offer_at=None)
+        await connection.execute(settled)
+
+
+async def test_more_than_a_portion_of_delivered_events_is_pruned_in_one_sweep(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "PRUNED_AT_ONCE", 10)
+    await placed(engine, 45)
+    async with engine.begin() as connection:
+        await connection.execute(update(table).values(sent_at=PAST - dt.timedelta(hours=1)))
+    kept = await placed(engine, sent=False)
+    assert await sweeper(engine).prune() == 45
+    assert [each.order_id for each in await offered(engine)] == kept
 
 
 async def test_the_running_sweeper_offers_and_prunes_by_itself(engine: AsyncEngine) -> None:

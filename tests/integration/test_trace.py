@@ -78,6 +78,23 @@ async def test_an_orders_way_is_told_step_by_step_with_times_and_request_id(
     assert "+0 ms" in done.said
 
 
+async def test_the_request_that_changed_an_order_is_told_also_after_its_events_were_pruned(
+    world: World, consumer: str
+) -> None:
+    order_id = await placed(world, await world.product())
+    assert await world.statuses([order_id]) == {"CONFIRMED"}
+    with context.bound(context.CallContext("request-2")):
+        await world.cancel(order_id)
+    await world.published()
+    async with world.orders.engine.begin() as connection:
+        await connection.execute(text("DELETE FROM outbox"))
+    done = await traced(world, order_id)
+    assert done.line("PENDING").endswith("; 5.00 in all; request request-1")
+    assert done.line("CONFIRMED").endswith("request request-1")
+    assert done.line("CANCELLED").endswith("request request-2")
+    assert "outbox" not in done.said
+
+
 async def test_a_rejected_order_tells_what_was_short(world: World) -> None:
     product = await world.product(3)
     order_id, other = await placed(world, product, 2), await placed(world, product, 3)

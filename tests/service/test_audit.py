@@ -250,6 +250,51 @@ async def test_a_ledger_row_deleted_long_ago_is_no_mistake_of_the_stock_put_righ
     assert await wrong(watch) == {}
 
 
+async def twice(watch: Auditor) -> dict[str, str]:
+    return {finding.subject: finding.detail for finding in await watch.moved_twice()}
+
+
+ONCE_MORE = (
+    "INSERT INTO stock_movements (product_id, kind, delta, order_id)"
+    " SELECT product_id, kind, delta, order_id FROM stock_movements WHERE order_id = :id"
+)
+
+
+async def test_a_look_finds_a_movement_made_twice_although_the_stock_adds_up(
+    engine: AsyncEngine,
+) -> None:
+    tea = await product(engine, 10)
+    watch = Auditor(engine)
+    assert await twice(watch) == {}
+    order_id = await moved(engine, {tea: 3})
+    await moved(engine, {}, Kind.RESTORE, await moved(engine, {tea: 1}))
+    assert await twice(watch) == {}
+    await execute(engine, ONCE_MORE, id=order_id)
+    await execute(engine, "UPDATE products SET stock = stock - 3")
+    for _ in range(4):
+        assert await wrong(watch) == {}
+        assert await twice(watch) == {f"order {order_id}": f"DEDUCT of product {tea}: 2 times"}
+        await moved(engine, {tea: 1})
+    newest = "SELECT max(id) FROM stock_movements WHERE order_id = :id"
+    await execute(engine, f"DELETE FROM stock_movements WHERE id = ({newest})", id=order_id)
+    assert await twice(watch) == {}
+
+
+async def test_a_movement_made_twice_is_found_also_if_it_is_committed_after_later_ones(
+    engine: AsyncEngine,
+) -> None:
+    tea, other = await product(engine, 10), await product(engine, 10)
+    order_id = await moved(engine, {tea: 3})
+    watch = Auditor(engine)
+    assert await twice(watch) == {}
+    assert await twice(watch) == {}
+    async with engine.begin() as late:
+        await late.execute(text(ONCE_MORE), {"id": order_id})
+        await moved(engine, {other: 1})
+        assert await twice(watch) == {}
+    assert await twice(watch) == {f"order {order_id}": f"DEDUCT of product {tea}: 2 times"}
+
+
 async def test_the_first_look_is_at_every_product(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +329,7 @@ async def test_no_look_among_concurrent_updates_finds_anything(engine: AsyncEngi
         watch, looks = Auditor(engine), 0
         while not finished.is_set():
             assert await wrong(watch) == {}
+            assert await twice(watch) == {}
             looks += 1
         return looks
 

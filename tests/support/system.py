@@ -34,6 +34,8 @@ PORTS = (
     "PRODUCER_SERVICE_PORT",
     "CONSUMER_SERVICE_PORT",
     "RABBITMQ_MANAGEMENT_PORT",
+    "INVENTORY_SERVICE_METRICS_PORT",
+    "ORDER_SERVICE_METRICS_PORT",
 )
 _OWN = {
     "JWT_SECRET": "a secret of the system tests, and of nobody else",

@@ -113,6 +113,10 @@ async def test_ctrl_c_ends_a_system_in_the_foreground_and_leaves_no_process(
             assert (await client.get("/v1/products")).json()["products"] == []
             body = {"email": "ada@example.com", "password": PASSWORD, "name": "Ada"}
             assert (await client.post("/register", json=body)).status_code == 201
+            for variable in ("INVENTORY_SERVICE_METRICS_PORT", "ORDER_SERVICE_METRICS_PORT"):
+                page = f"http://localhost:{second.environment[variable]}/metrics"
+                assert page in said
+                assert "audit_findings" in (await client.get(page)).text
         running = second.processes()
         assert len(running) >= 7  # the six services and their supervisor
 

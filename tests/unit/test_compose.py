@@ -57,6 +57,8 @@ def test_a_service_knows_the_variables_it_is_given_and_listens_where_it_is_looke
     assert str(port) in " ".join(configured["healthcheck"]["test"])
     if service is GATEWAY:
         assert configured["ports"][0].endswith(f":{port}")
+    if service.metrics_port:
+        assert configured["environment"][service.metrics_variable] == service.metrics_port
     for other in services.values():
         address = other.get("environment", {}).get(service.address_variable)
         assert address in (None, f"{service.name}:{port}")

@@ -70,6 +70,7 @@ def test_an_operation_tells_who_may_call_it_and_how_it_answers(route: Route) -> 
             codes = re.findall(r"`(\w+)`:", answer["description"])
             assert codes
             assert all(KINDS[code][0] == int(status) for code in codes)
+            assert ("Retry-After" in answer["headers"]) == (status in ("429", "503", "504"))
     assert operation["summary"]
 
 

@@ -65,6 +65,11 @@ def test_the_words_of_a_failure_stay_inside() -> None:
     assert problem.headers["Retry-After"] == "1"
 
 
+def test_whatever_has_no_known_outcome_tells_when_to_try_again() -> None:
+    for code, (status, _) in KINDS.items():
+        assert ("Retry-After" in Problem(code).headers) == (status in (503, 504))
+
+
 def test_a_problem_is_a_problem_document() -> None:
     error = FailedPrecondition(
         "PRICE_CHANGED", "the price is another", product_id=7, unit_price_cents=50_000, name="x"

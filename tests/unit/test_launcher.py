@@ -78,17 +78,39 @@ def test_a_taken_port_is_reported_with_its_variable() -> None:
     assert ports.is_free(port)
 
 
-def test_the_consumer_moves_when_its_usual_port_is_taken(layout: Layout) -> None:
-    usual = environment.complete(layout, {})["CONSUMER_SERVICE_PORT"]
+@pytest.mark.parametrize(
+    ("variable", "port"),
+    [
+        ("CONSUMER_SERVICE_PORT", 50056),
+        ("INVENTORY_SERVICE_METRICS_PORT", 50065),
+        ("ORDER_SERVICE_METRICS_PORT", 50061),
+    ],
+)
+def test_a_port_that_nobody_has_to_know_is_another_when_the_usual_one_is_taken(
+    layout: Layout, variable: str, port: int
+) -> None:
+    usual = environment.complete(layout, {})[variable]
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            server.bind(("127.0.0.1", 50056))
+            server.bind(("127.0.0.1", port))
             server.listen()
         except OSError:
-            assert usual != "50056"
+            assert usual != str(port)
             return
-        assert environment.complete(layout, {})["CONSUMER_SERVICE_PORT"] != "50056"
+        assert environment.complete(layout, {})[variable] != str(port)
+
+
+def test_metrics_can_be_switched_off_and_their_ports_are_checked_like_others(
+    layout: Layout,
+) -> None:
+    off = {"INVENTORY_SERVICE_METRICS_PORT": "0", "ORDER_SERVICE_METRICS_PORT": "0"}
+    assert environment.complete(layout, off).items() >= off.items()
+    wrong = {"INVENTORY_SERVICE_METRICS_PORT": "many", "ORDER_SERVICE_METRICS_PORT": "8080"}
+    with pytest.raises(Problem) as raised:
+        environment.complete(layout, wrong)
+    for variable in wrong:
+        assert variable in str(raised.value)
 
 
 @pytest.mark.parametrize(
