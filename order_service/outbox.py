@@ -43,11 +43,12 @@ UPDATE outbox SET attempts = attempts + 1, last_error = failed.error,
 FROM unnest(CAST(:ids AS uuid[]), CAST(:errors AS text[])) AS failed (id, error)
 WHERE outbox.id = failed.id
 """)
+# ARRAY: the planner would join with the whole outbox otherwise.
 _PRUNE = text("""
-DELETE FROM outbox WHERE id IN (
+DELETE FROM outbox WHERE id = ANY(ARRAY(
     SELECT id FROM outbox
     WHERE sent_at < now() - make_interval(secs => CAST(:seconds AS double precision))
-    ORDER BY sent_at LIMIT :limit)
+    ORDER BY sent_at LIMIT :limit))
 """)
 
 
