@@ -2,11 +2,13 @@
 
 import datetime as dt
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.support.infrastructure import Broker, Infrastructure, started
+from tests.support.workers import Groups
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +24,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """The seed with which this run can be repeated."""
     return f"fault matrix: --seed {config.getoption('--seed')}"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Which tests stay together when several workers run them."""
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")
