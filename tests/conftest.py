@@ -2,11 +2,13 @@
 
 import datetime as dt
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.support.infrastructure import Broker, Infrastructure, started
+from tests.support.workers import Groups
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +24,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """The seed with which this run can be repeated."""
     return f"fault matrix: --seed {config.getoption('--seed')}"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Which tests stay together when several workers run them."""
+    return Groups(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test an id of its own: workers run each id once.
+
+    Schemathesis names its tests by operation, and pytest from 9.2 on leaves that out of the ids.
+    """
+    for item in items:
+        operation = item.name.partition("[")[2].removesuffix("]")
+        if operation and item.id.params is None:
+            item._id = item.id.with_params(operation)
+    assert len({item.nodeid for item in items}) == len(items)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import httpx
 from launcher import rabbitmq_node
 from tests.faults.links import Link
 from tests.support.infrastructure import Broker
-from tests.support.system import free_ports
+from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
 NODES = 3

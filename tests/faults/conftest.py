@@ -55,6 +55,17 @@ def seed_of(config: pytest.Config) -> str:
     return str(config.getoption("--seed"))
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand over what was counted, if this is a worker of pytest-xdist."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tally"] = dict(tally.TOTAL)
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker counted, unless it crashed."""
+    tally.TOTAL.update(getattr(node, "workeroutput", {}).get("tally", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell what the rows that held had to bear."""
     if tally.TOTAL:

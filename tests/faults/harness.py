@@ -20,7 +20,7 @@ from tests.faults.links import Link
 from tests.faults.points import POINTS
 from tests.faults.store import Store
 from tests.support.infrastructure import CHECKOUT, Broker, Infrastructure
-from tests.support.system import free_ports
+from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 from tests.system.shop import Caller
 

@@ -17,8 +17,8 @@ import pytest
 
 from launcher import orphans
 from launcher.environment import read_env_file
-from launcher.ports import free_port
 from tests.support.infrastructure import START
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 AWKWARD = "it's 100% mine; #1"

@@ -14,7 +14,7 @@ import httpx
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.support.waiting import free_port
+from tests.support.ports import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 START = str(CHECKOUT / "start-services.sh")

@@ -2,15 +2,13 @@
 
 import asyncio
 import os
-import random
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +22,7 @@ from launcher import orphans
 from launcher.layout import Layout
 from launcher.supervision import Supervisor
 from tests.support.infrastructure import CHECKOUT, START, Broker
+from tests.support.ports import free_port, free_ports
 from tests.support.waiting import eventually
 
 PORTS = (
@@ -45,8 +44,6 @@ _OWN = {
     "LOGIN_RATE": "100000/minute",
 }
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
-_BELOW_EPHEMERAL = range(20_000, 32_000)
-"""Where no outgoing connection takes the port of a service that is being started again."""
 _NO_FAULT = re.compile('"event":"(dead letter|error when creating transport)')
 START_SECONDS = 150
 UP_AGAIN_SECONDS = 30.0
@@ -236,7 +233,7 @@ class System:
     @asynccontextmanager
     async def another_gateway(self, **variables: str) -> AsyncIterator[str]:
         """One more gateway beside the supervised one, with settings of its own: its URL."""
-        port = str(free_ports(1)[0])
+        port = str(free_port())
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "api_gateway"),
@@ -286,18 +283,6 @@ class System:
 
 
 Done = subprocess.CompletedProcess[str]
-
-
-def free_ports(count: int) -> list[int]:
-    """So many different TCP ports that were free a moment ago."""
-    found = list[int]()
-    with ExitStack() as held:
-        while len(found) < count:
-            port = random.choice(_BELOW_EPHEMERAL)
-            with suppress(OSError):
-                held.enter_context(socket.create_server(("127.0.0.1", port)))
-                found.append(port)
-    return found
 
 
 def free_environment(run_dir: Path, **variables: str) -> dict[str, str]:

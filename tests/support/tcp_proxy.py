@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 _CHUNK = 64 * 1024
@@ -20,7 +21,7 @@ class TcpProxy:
         self._open.set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
-        self.port = 0
+        self.port = free_port()
         self.accepted = 0
         """How many connections were ever made."""
         self.passed = 0
@@ -71,7 +72,6 @@ class TcpProxy:
         self._open.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pump = asyncio.current_task()

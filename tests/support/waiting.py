@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from launcher.ports import free_port
+from tests.support.ports import free_port
 
 __all__ = ["eventually", "free_port"]
 

@@ -4,7 +4,6 @@
 # mypy: disable-error-code="abstract"
 
 import asyncio
-import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,6 +33,7 @@ from service_kit.errors import (
 )
 from service_kit.grpc_server import serving
 from service_kit.grpc_status import to_status
+from tests.support.ports import free_ports
 
 ADMIN_ID, CUSTOMER_ID, OTHER_ID = 1, 2, 3
 PASSWORD = "correct horse battery"
@@ -242,14 +242,6 @@ class Shop:
     def bearer(self, user_id: int = CUSTOMER_ID) -> dict[str, str]:
         role = "admin" if user_id == ADMIN_ID else "customer"
         return {"Authorization": f"Bearer {self.gateway.tokens.issue(user_id, role)}"}
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @asynccontextmanager

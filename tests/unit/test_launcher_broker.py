@@ -12,8 +12,8 @@ import pytest
 from launcher import broker, docker_broker, packages, rabbitmq_node
 from launcher.broker import Broker
 from launcher.layout import Layout
-from launcher.ports import free_port
 from launcher.problem import Problem
+from tests.support.ports import free_port
 
 
 @dataclass
@@ -56,7 +56,11 @@ def choose(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Callable[[Machine
         monkeypatch.setattr(docker_broker, "engine_answers", lambda: machine.docker)
         monkeypatch.setattr(packages, "install", install)
         monkeypatch.setattr(packages, "enable_management_page", lambda: None)
-        return broker.choose(layout, {"RABBITMQ_URL": machine.url}, machine.said.append)
+        environment = {
+            "RABBITMQ_URL": machine.url,
+            "RABBITMQ_MANAGEMENT_PORT": str(free_port()),
+        }
+        return broker.choose(layout, environment, machine.said.append)
 
     return chosen
 
