@@ -25,6 +25,8 @@ PACE_SECONDS = 0.020
 BUSY_ABOVE = 8
 PUBLISH_SECONDS = 5.0
 DRAIN_SECONDS = 8.0
+MAX_CONTEXT = 256
+"""Characters of a request id or a traceparent; ours have 128 at most."""
 
 Handle = Callable[[Sequence[OrderEvent]], Awaitable[Mapping[int, PoisonError]]]
 
@@ -125,7 +127,11 @@ async def _raise_when(cancelled: asyncio.Event) -> None:
 
 def _caller(message: DeliveredMessage) -> CallContext:
     headers = message.header.properties.headers or {}
-    return CallContext(str(headers.get(REQUEST_ID, "")), str(headers.get(TRACEPARENT, "")))
+    # Cut, so that those of a batch fit into one gRPC message whoever wrote them.
+    return CallContext(
+        str(headers.get(REQUEST_ID, ""))[:MAX_CONTEXT],
+        str(headers.get(TRACEPARENT, ""))[:MAX_CONTEXT],
+    )
 
 
 async def _dead_letter(
