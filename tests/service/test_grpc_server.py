@@ -32,7 +32,7 @@ async def test_a_fault_is_logged_once_and_a_refusal_not_at_all(
         raise error
 
     def add(server: grpc.aio.Server) -> None:
-        methods = {"Raise": grpc.unary_unary_rpc_method_handler(raises)}
+        methods: dict[str, Any] = {"Raise": grpc.unary_unary_rpc_method_handler(raises)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
 
     address = f"127.0.0.1:{free_port()}"
