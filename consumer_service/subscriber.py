@@ -127,11 +127,13 @@ async def _raise_when(cancelled: asyncio.Event) -> None:
 
 def _caller(message: DeliveredMessage) -> CallContext:
     headers = message.header.properties.headers or {}
-    # Cut, so that those of a batch fit into one gRPC message whoever wrote them.
-    return CallContext(
-        str(headers.get(REQUEST_ID, ""))[:MAX_CONTEXT],
-        str(headers.get(TRACEPARENT, ""))[:MAX_CONTEXT],
-    )
+    return CallContext(_said(headers, REQUEST_ID), _said(headers, TRACEPARENT))
+
+
+def _said(headers: Mapping[str, Any], name: str) -> str:
+    """A header as gRPC can carry it, and those of a whole batch in one message."""
+    text = str(headers.get(name, ""))[:MAX_CONTEXT]
+    return text if text.isascii() and text.isprintable() else ""
 
 
 async def _dead_letter(

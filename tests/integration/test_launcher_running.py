@@ -1,5 +1,6 @@
 """`start-services.sh` as users meet it: starting, killing, stopping, and what it says."""
 
+import asyncio
 import os
 import re
 import signal
@@ -161,6 +162,33 @@ def test_logs_are_shown_by_service(running: Runner) -> None:
     unknown = running("logs", "no_such_service")
     assert unknown.returncode == 1
     assert "no_such_service" in unknown.stderr
+
+
+async def test_logs_are_followed_through_a_rotation(tmp_path: Path) -> None:
+    runner = Runner(tmp_path / "run")
+    logs = runner.run_dir / "logs"
+    logs.mkdir(parents=True)
+    log, shown = logs / "postgres.log", tmp_path / "shown"
+    log.write_text("long ago\nlast\n")
+
+    async def told(line: str) -> str:
+        # Again and again, because only what comes after it has begun to follow is shown.
+        with log.open("a") as file:
+            file.write(f"{line}\n")
+        return shown.read_text()
+
+    with shown.open("wb") as output:
+        following = await asyncio.create_subprocess_exec(
+            *(START, "logs", "postgres", "-n", "1", "-f"), env=runner.environment, stdout=output
+        )
+    try:
+        # The first one is the last line of before, the second one was followed.
+        await eventually(lambda: told("new"), lambda text: text.count("new\n") > 1, within=30)
+        log.rename(logs / "postgres.log.1")
+        await eventually(lambda: told("newer"), lambda text: "newer\n" in text)
+    finally:
+        following.terminate()
+        await following.wait()
 
 
 def test_nothing_is_left_when_the_supervisor_was_killed(running: Runner) -> None:
