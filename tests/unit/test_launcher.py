@@ -14,7 +14,7 @@ from launcher.endpoint import Endpoint
 from launcher.layout import SERVICES, Layout
 from launcher.logs import last_lines
 from launcher.problem import Problem
-from launcher.programs import Program
+from launcher.programs import Program, write_configuration
 
 
 @pytest.fixture
@@ -188,6 +188,8 @@ def test_sockets_of_a_deep_run_directory_go_where_their_paths_are_short(tmp_path
     layout.create()
     try:
         assert len(os.fsencode(layout.sockets)) < 80
+        configured = write_configuration(layout, ()).read_text()
+        assert f"\nfile={layout.sockets}/supervisord.sock\n" in configured
         assert stat.S_IMODE(layout.sockets.stat().st_mode) == 0o700
         layout.create()
     finally:
