@@ -13,7 +13,7 @@ from api_gateway import answers, schemas
 from api_gateway.problems import KINDS
 from api_gateway.routing import Access, Route
 
-VERSION = "1.0.0"
+VERSION = "0.1.0"
 _REF = "#/components/schemas/{model}"
 
 _PATH_PARAMETERS: dict[str, dict[str, Any]] = {

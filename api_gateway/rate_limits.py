@@ -3,7 +3,8 @@
 Against guessing passwords: few wrong ones for an account from an address, and not many from all
 addresses together. Against locking others out: only wrong passwords count against an account,
 and an address from which its owner has logged in keeps its own allowance whatever others do.
-Against wearing the servers out by hashing: a limit on all tries from an address.
+Against wearing the servers out by hashing: a limit on all tries from an address, and on
+registrations for one e-mail from anywhere.
 Each gateway process counts for itself.
 """
 
@@ -19,6 +20,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from api_gateway.problems import Problem
 from service_kit.errors import Unauthenticated
+from service_kit.text import canonical
 
 MAX_KNOWN = 10_000
 """How many (account, address) pairs are remembered as the owner's."""
@@ -35,14 +37,15 @@ class RateLimits:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._owners: dict[tuple[str, str], None] = {}
 
-    async def registration(self, address: str) -> None:
-        """Count a registration from this address."""
+    async def registration(self, address: str, email: str) -> None:
+        """Count a registration from this address, and for this e-mail."""
         await self._spend(self._tries, "registration", _network(address))
+        await self._spend(self._tries, "registered", canonical(email))
 
     @asynccontextmanager
     async def login(self, address: str, email: str) -> AsyncIterator[None]:
         """Count the log-in that the block tries; it failed if it raises Unauthenticated."""
-        network, account = _network(address), email.strip().lower()
+        network, account = _network(address), canonical(email)
         pair = account, network
         await self._spend(self._tries, "login", network)
         # Spent before the outcome is known, so that tries at the same time all count.

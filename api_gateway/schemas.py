@@ -24,6 +24,7 @@ MAX_ID = 2**63 - 1
 MAX_CHOSEN_ID = 2**53 - 1
 """The largest id a client may choose: every JSON reader can hold it."""
 MAX_AMOUNT = 10**12
+DEFAULT_PAGE_SIZE = 20
 
 _NO_NUL = r"^[^\x00]*$"
 _NOT_BLANK = r"^[^\x00]*[^\s\x00][^\x00]*$"
@@ -51,7 +52,9 @@ def _money(maximum: int, pattern: str) -> WithJsonSchema:
     )
 
 
-def _digits(text: str) -> int:
+def _page_size(text: str) -> int:
+    if text == "":
+        return DEFAULT_PAGE_SIZE
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise ValueError("must be a whole number")
     return int(text)
@@ -99,7 +102,12 @@ NewPassword = Annotated[
 ]
 Opaque = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=_NO_NUL)]
 PageToken = Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9_\-]*$")]
-PageSize = Annotated[int, Field(ge=1, le=100), BeforeValidator(_digits)]
+PageSize = Annotated[
+    int,
+    Field(ge=1, le=100),
+    BeforeValidator(_page_size),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 100}, {"const": ""}]}),
+]
 OrderStatus = Literal["PENDING", "CONFIRMED", "REJECTED", "CANCELLED"]
 Price = Annotated[int, _cents(MAX_PRICE), _money(MAX_PRICE, _TEN_DIGITS)]
 Total = Annotated[int, _cents(MAX_TOTAL), _money(MAX_TOTAL, _THIRTEEN_DIGITS)]
@@ -201,9 +209,12 @@ class OrderForUser(BaseModel):
 
 
 class Page(BaseModel):
-    """Which page of a list; `page_token` is the last answer's `next_page_token`."""
+    """Which page of a list; `page_token` is the last answer's `next_page_token`.
 
-    page_size: PageSize = 20
+    An empty parameter is one that was left out.
+    """
+
+    page_size: PageSize = DEFAULT_PAGE_SIZE
     page_token: PageToken = ""
 
 

@@ -15,6 +15,9 @@ from proto.events import (
 )
 from service_kit.context import CallContext
 
+MAX_ITEMS = 100
+"""As many as an order may have; a batch with more might not fit into one gRPC message."""
+
 _KINDS = {ORDER_CREATED: Kind.DEDUCT, ORDER_CANCELLED: Kind.RESTORE}
 
 
@@ -32,7 +35,7 @@ class _Item(msgspec.Struct):
 
 class _Data(msgspec.Struct):
     order_id: uuid.UUID
-    items: Annotated[list[_Item], msgspec.Meta(min_length=1)]
+    items: Annotated[list[_Item], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
 
 
 _envelopes = msgspec.json.Decoder(_Envelope)

@@ -8,6 +8,7 @@ import stamina
 
 from consumer_service.clients import InventoryClient, OrderClient
 from consumer_service.models import Kind, OrderEvent, PoisonError, StockOutcome
+from service_kit.context import CallContext, bound
 from service_kit.errors import Code, ServiceError
 
 T = TypeVar("T")
@@ -35,7 +36,10 @@ async def handle(
     Returns the events that can never be handled, by position; all others are done with.
     """
     try:
-        return await _handle(inventory, orders, events)
+        # Calls for one event are its caller's, so the neighbours' logs name the request. Those
+        # for many are nobody's, but one at fault is soon called for by itself.
+        with bound(events[0].caller if len(events) == 1 else CallContext()):
+            return await _handle(inventory, orders, events)
     except ServiceError as error:
         if len(events) == 1:
             return {0: PoisonError(error.reason.lower(), error.message)}

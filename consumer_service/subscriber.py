@@ -27,6 +27,8 @@ PREFETCHED_BATCHES = 2
 """While one is handled the next one arrives, so a backlog is worked off in full batches."""
 PUBLISH_SECONDS = 5.0
 DRAIN_SECONDS = 8.0
+MAX_CONTEXT = 256
+"""Characters of a request id or a traceparent; ours have 128 at most."""
 
 Handle = Callable[[Sequence[OrderEvent]], Awaitable[Mapping[int, PoisonError]]]
 
@@ -127,7 +129,13 @@ async def _raise_when(cancelled: asyncio.Event) -> None:
 
 def _caller(message: DeliveredMessage) -> CallContext:
     headers = message.header.properties.headers or {}
-    return CallContext(str(headers.get(REQUEST_ID, "")), str(headers.get(TRACEPARENT, "")))
+    return CallContext(_said(headers, REQUEST_ID), _said(headers, TRACEPARENT))
+
+
+def _said(headers: Mapping[str, Any], name: str) -> str:
+    """A header as gRPC can carry it, and those of a whole batch in one message."""
+    text = str(headers.get(name, ""))[:MAX_CONTEXT]
+    return text if text.isascii() and text.isprintable() else ""
 
 
 async def _dead_letter(

@@ -3,7 +3,7 @@
 import datetime as dt
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -26,6 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from service_kit.errors import InvalidArgument
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -33,6 +35,9 @@ metadata = MetaData(
         "ck": "ck_%(table_name)s_%(constraint_name)s",
     }
 )
+
+
+MAX_QUANTITY = 1_000_000
 
 
 class Kind(StrEnum):
@@ -129,6 +134,16 @@ class Shortage:
     product_id: int
     requested: int
     available: int
+
+
+def added_up(items: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """Quantity by product id; InvalidArgument for a quantity that no order has."""
+    quantities: Counter[int] = Counter()
+    for product_id, quantity in items:
+        if not 1 <= quantity <= MAX_QUANTITY:
+            raise InvalidArgument("INVALID_QUANTITY", f"quantity must be 1 to {MAX_QUANTITY}")
+        quantities[product_id] += quantity
+    return dict(quantities)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,6 @@
 """InventoryService over gRPC: decode, operate, encode."""
 
 import datetime as dt
-import uuid
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,14 +9,14 @@ from grpc.aio import ServicerContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from inventory_service import operations
-from inventory_service.models import Kind, State, StockUpdate, UpdateResult
+from inventory_service.models import Kind, State, StockUpdate, UpdateResult, added_up
 from proto import inventory_pb2 as pb
 from proto.inventory_pb2_grpc import InventoryServiceServicer
 from service_kit.database import AnyRow
 from service_kit.errors import InvalidArgument
+from service_kit.ids import parse_uuid
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["InventoryService"].full_name
-MAX_QUANTITY = 1_000_000
 
 Context = ServicerContext[Any, Any]
 
@@ -107,7 +105,7 @@ class InventoryServicer(InventoryServiceServicer):
         self, request: pb.BatchGetReservationsRequest, context: Context
     ) -> pb.BatchGetReservationsResponse:
         found = await operations.get_reservations(
-            self._engine, list(map(_order_id, request.order_ids))
+            self._engine, [parse_uuid(each, "order_id") for each in request.order_ids]
         )
         return pb.BatchGetReservationsResponse(
             reservations=[_reservation(row, movements) for row, movements in found]
@@ -134,29 +132,14 @@ def _update(update: pb.StockUpdate) -> StockUpdate:
     }
     if update.kind not in kinds:
         raise InvalidArgument("INVALID_KIND", "kind must be DEDUCT or RESTORE")
-    return StockUpdate(_order_id(update.order_id), kinds[update.kind], _added_up(update.items))
+    items = added_up((item.product_id, item.quantity) for item in update.items)
+    return StockUpdate(parse_uuid(update.order_id, "order_id"), kinds[update.kind], items)
 
 
 def _state(number: "pb.ReservationState.ValueType") -> State | None:
     if number and number not in _STATES:
         raise InvalidArgument("INVALID_STATE", "there is no such state")
     return _STATES.get(number)
-
-
-def _order_id(text: str) -> uuid.UUID:
-    try:
-        return uuid.UUID(text)
-    except ValueError as error:
-        raise InvalidArgument("INVALID_ORDER_ID", "order_id must be a UUID") from error
-
-
-def _added_up(items: Iterable[pb.StockItem]) -> dict[int, int]:
-    quantities: Counter[int] = Counter()
-    for item in items:
-        if not 1 <= item.quantity <= MAX_QUANTITY:
-            raise InvalidArgument("INVALID_QUANTITY", f"quantity must be 1 to {MAX_QUANTITY}")
-        quantities[item.product_id] += item.quantity
-    return dict(quantities)
 
 
 def _result(update: pb.StockUpdate, result: UpdateResult) -> pb.StockUpdateResult:

@@ -10,7 +10,7 @@ from launcher.endpoint import Endpoint
 from launcher.layout import RABBITMQ, Layout
 from launcher.programs import Program
 
-_IMAGE = "rabbitmq:4-management"
+IMAGE = "rabbitmq:4-management"
 
 
 def engine_answers() -> bool:
@@ -37,7 +37,7 @@ def program(layout: Layout, endpoint: Endpoint) -> Program:
         command += ["--env", f"RABBITMQ_DEFAULT_{variable}"]
     return Program(
         name=RABBITMQ,
-        command=[*command, _IMAGE],
+        command=[*command, IMAGE],
         directory=layout.run_dir,
         environment={
             "RABBITMQ_DEFAULT_USER": endpoint.user,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from launcher import ports
-from launcher.problem import Problem
 
 MANAGEMENT_VARIABLE = "RABBITMQ_MANAGEMENT_PORT"
 
@@ -26,15 +25,10 @@ class Endpoint:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Endpoint":
-        """The endpoint that RABBITMQ_URL and RABBITMQ_MANAGEMENT_PORT describe."""
+        """The endpoint that RABBITMQ_URL and RABBITMQ_MANAGEMENT_PORT describe, if they can."""
         url = urlsplit(environment["RABBITMQ_URL"])
-        try:
-            port = url.port or (5671 if url.scheme == "amqps" else 5672)
-        except ValueError as error:
-            raise Problem(f"RABBITMQ_URL has no valid port: {error}") from error
+        port = url.port or (5671 if url.scheme == "amqps" else 5672)
         management = environment.get(MANAGEMENT_VARIABLE) or str(port + 10000)
-        if not management.isdigit():
-            raise Problem(f"{MANAGEMENT_VARIABLE} is {management!r}, not a port")
         return cls(
             url=environment["RABBITMQ_URL"],
             host=url.hostname or "localhost",
@@ -43,9 +37,7 @@ class Endpoint:
             password=unquote(url.password or "guest"),
             vhost=unquote(url.path[1:]) or "/",
             # An AMQP port near the top leaves no room for the usual distance.
-            management_port=int(management)
-            if int(management) <= ports.HIGHEST
-            else ports.free_port(),
+            management_port=int(management) if ports.is_port(management) else ports.free_port(),
         )
 
     @property
@@ -61,3 +53,20 @@ class Endpoint:
         except OSError:
             return False
         return all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)
+
+
+def complaints(environment: Mapping[str, str]) -> dict[str, str]:
+    """What keeps RABBITMQ_URL and RABBITMQ_MANAGEMENT_PORT from describing an endpoint."""
+    found = dict[str, str]()
+    try:
+        url = urlsplit(environment["RABBITMQ_URL"])
+        if url.scheme not in ("amqp", "amqps"):
+            found["RABBITMQ_URL"] = "must start with amqp:// or amqps://"
+        elif url.port == 0:
+            found["RABBITMQ_URL"] = "0 is not a port"
+    except ValueError as error:
+        found["RABBITMQ_URL"] = str(error)
+    management = environment.get(MANAGEMENT_VARIABLE)
+    if management and not ports.is_port(management):
+        found[MANAGEMENT_VARIABLE] = f"{management!r} is not a port"
+    return found

@@ -4,11 +4,9 @@ import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from launcher import ports
+from launcher import endpoint, ports
 from launcher.layout import CONSUMER, SERVICES, Layout, Service
-from launcher.problem import Problem
 
 DEFAULT_RABBITMQ_URL = "amqp://guest:guest@localhost:5672/"
 
@@ -37,19 +35,16 @@ def write_private(path: Path, text: str) -> None:
 
 
 def complete(layout: Layout, given: Mapping[str, str]) -> dict[str, str]:
-    """`given` with every gap filled: secrets, ports, addresses; wrong values are all named at once.
+    """`given` with every gap filled: secrets, ports, addresses; for what is wrong see `complaints`.
 
     The databases' URLs are not filled in here: whoever starts a database does that.
     """
-    environment = _kept_secrets(layout) | {name: value for name, value in given.items() if value}
+    environment = _secrets(layout) | {name: value for name, value in given.items() if value}
     environment["RUN_DIR"] = str(layout.run_dir)
     environment["PYTHONUNBUFFERED"] = "1"
     environment.setdefault("BIND_HOST", "127.0.0.1")
     environment.setdefault("RABBITMQ_URL", DEFAULT_RABBITMQ_URL)
     _fill_ports(environment)
-    complaints = [*_wrong_ports(environment), *_wrong_urls(environment)]
-    if complaints:
-        raise Problem("; ".join(complaints))
     host = ports.local_address(environment["BIND_HOST"])
     for service in SERVICES:
         address = f"{_bracketed(host)}:{environment[service.port_variable]}"
@@ -66,6 +61,22 @@ def port_variables(services: Sequence[Service], environment: Mapping[str, str]) 
     ]
 
 
+def complaints(environment: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with the variables of a completed environment that we read ourselves."""
+    return _wrong_ports(environment) | _wrong_urls(environment) | endpoint.complaints(environment)
+
+
+def keep_secrets(layout: Layout, environment: Mapping[str, str]) -> None:
+    """Keep what the first start uses, given or generated, for later ones to which none is given.
+
+    The first administrator's password is kept for good: the account keeps it as well.
+    """
+    kept = read_env_file(layout.secrets_file)
+    wanted = {name: environment[name] for name in _secrets(layout)} | kept
+    if wanted != kept:
+        write_env_file(layout.secrets_file, wanted)
+
+
 def own_address(environment: Mapping[str, str], port_variable: str) -> str:
     """`host:port` at which this machine reaches what we listen with on `port_variable`."""
     host = ports.local_address(environment["BIND_HOST"])
@@ -76,19 +87,15 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _kept_secrets(layout: Layout) -> dict[str, str]:
-    """The generated secrets of this run directory, the same in every run."""
-    kept = read_env_file(layout.secrets_file)
-    wanted = {
+def _secrets(layout: Layout) -> dict[str, str]:
+    """The secrets that were kept, and new ones for those that were not."""
+    generated = {
         "JWT_SECRET": secrets.token_urlsafe(48),
         "ADMIN_EMAIL": "admin@example.com",
         "ADMIN_PASSWORD": secrets.token_urlsafe(15),
         "POSTGRES_PASSWORD": secrets.token_hex(24),
     }
-    if not wanted.keys() <= kept.keys():
-        kept = wanted | kept
-        write_env_file(layout.secrets_file, kept)
-    return kept
+    return generated | read_env_file(layout.secrets_file)
 
 
 def _fill_ports(environment: dict[str, str]) -> None:
@@ -107,26 +114,23 @@ def _or_another(port: int, host: str) -> int:
     return port if ports.is_free(port, host) else ports.free_port()
 
 
-def _wrong_ports(environment: Mapping[str, str]) -> list[str]:
-    complaints, seen = [], dict[str, str]()
+def _wrong_ports(environment: Mapping[str, str]) -> dict[str, str]:
+    wrong, seen = dict[str, str](), dict[str, str]()
     for variable in port_variables(SERVICES, environment):
         value = environment[variable]
-        if not (value.isascii() and value.isdigit() and 0 < int(value) <= ports.HIGHEST):
-            complaints.append(f"{variable} is {value!r}, not a port")
+        if not ports.is_port(value):
+            wrong[variable] = f"{value!r} is not a port"
         elif value in seen:
-            complaints.append(f"{variable} and {seen[value]} are both {value}")
+            wrong[variable] = f"{value} is {seen[value]} as well"
         seen.setdefault(value, variable)
-    return complaints
+    return wrong
 
 
-def _wrong_urls(environment: Mapping[str, str]) -> list[str]:
+def _wrong_urls(environment: Mapping[str, str]) -> dict[str, str]:
     start = "postgresql+asyncpg://"
     variables = [service.database_variable for service in SERVICES if service.has_database]
-    complaints = [
-        f"{variable} must start with {start}"
+    return {
+        variable: f"must start with {start}"
         for variable in variables
         if not environment.get(variable, start).startswith(start)
-    ]
-    if urlsplit(environment["RABBITMQ_URL"]).scheme not in ("amqp", "amqps"):
-        complaints.append("RABBITMQ_URL must start with amqp:// or amqps://")
-    return complaints
+    }

@@ -81,7 +81,7 @@ class Layout:
 
     @property
     def secrets_file(self) -> Path:
-        """Generated secrets, kept from run to run; a shell can source it."""
+        """The secrets of the first start, kept from run to run; a shell can source it."""
         return self.run_dir / "secrets.env"
 
     @property

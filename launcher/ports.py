@@ -7,7 +7,7 @@ import socket
 from launcher.problem import Problem
 
 _LOOPBACK = "127.0.0.1"
-HIGHEST = 65535
+_HIGHEST = 65535
 _OWN_RANGE = range(20_000, 32_000)
 
 
@@ -15,6 +15,11 @@ def local_address(bind_host: str) -> str:
     """Where this machine reaches a server that listens on `bind_host`."""
     everywhere = ("0.0.0.0", "::")  # noqa: S104 # nosec B104: compared with, not bound to
     return "localhost" if bind_host in (_LOOPBACK, *everywhere) else bind_host
+
+
+def is_port(text: str) -> bool:
+    """Whether `text` is the number of a port that a server can have."""
+    return text.isascii() and text.isdigit() and 0 < int(text) <= _HIGHEST
 
 
 def free_port() -> int:

@@ -31,6 +31,8 @@ _BINARIES = Path(
 _SUPERUSER = "postgres"
 _OWNER = "shop"
 _PROBE_SECONDS = 5
+_SETUP_SECONDS = 300
+"""Includes the recovery of what a crash has left."""
 _INITDB_OPTIONS = (
     "--no-instructions",
     f"--username={_SUPERUSER}",
@@ -130,9 +132,20 @@ class EmbeddedPostgres:
         partial.rename(self._data)
 
     def _run(self, command: Sequence[str], directory: Path, text: str) -> None:
-        done = subprocess.run(
-            command, cwd=directory, input=text, text=True, capture_output=True, check=False
-        )
+        try:
+            done = subprocess.run(
+                command,
+                cwd=directory,
+                input=text,
+                text=True,
+                capture_output=True,
+                timeout=_SETUP_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Problem(
+                f"PostgreSQL cannot be set up in {self._data} within {_SETUP_SECONDS} s"
+            ) from error
         with self.layout.log_file(POSTGRES).open("a") as log:
             log.write(done.stderr)
         if done.returncode != 0:

@@ -19,7 +19,7 @@ pidfile=supervisord.pid
 childlogdir=logs
 {user}
 [unix_http_server]
-file=sockets/supervisord.sock
+file={sockets}/supervisord.sock
 chmod=0700
 
 [rpcinterface:supervisor]
@@ -82,7 +82,9 @@ def write_configuration(layout: Layout, programs: Iterable[Program]) -> Path:
     """
     folder = layout.run_dir / "programs"
     folder.mkdir(mode=0o700, exist_ok=True)
-    text = _SUPERVISORD.format(user="user=root\n" if os.geteuid() == 0 else "")
+    text = _SUPERVISORD.format(
+        user="user=root\n" if os.geteuid() == 0 else "", sockets=_sockets(layout)
+    )
     for priority, program in enumerate(programs, start=1):
         (folder / f"{program.name}.sh").write_text(program.script())
         text += _PROGRAM.format(
@@ -94,3 +96,9 @@ def write_configuration(layout: Layout, programs: Iterable[Program]) -> Path:
     path = layout.run_dir / "supervisord.conf"
     path.write_text(text)
     return path
+
+
+def _sockets(layout: Layout) -> str:
+    """The folder of sockets: supervisord would add the whole path of the cwd to a relative one."""
+    beside = layout.sockets.parent == layout.run_dir
+    return "sockets" if beside else str(layout.sockets).replace("%", "%%")

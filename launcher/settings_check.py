@@ -12,35 +12,41 @@ from launcher.layout import Layout, Service
 from launcher.problem import Problem
 from service_kit.settings import SettingsError, load
 
+_SECONDS = 60
 
-def require_valid(
+
+def complaints(
     layout: Layout, services: Sequence[Service], environment: Mapping[str, str]
-) -> None:
-    """Raise a Problem that names every variable which any of `services` would refuse."""
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, *(service.name for service in services)],
-        cwd=layout.checkout,
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+) -> dict[str, str]:
+    """What is wrong with each variable that any of `services` would refuse."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, *(service.name for service in services)],
+            cwd=layout.checkout,
+            env=dict(environment),
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Problem(f"reading the settings took more than {_SECONDS} s") from error
     if done.returncode != 0:
-        raise Problem(f"settings are missing or wrong:\n{(done.stdout or done.stderr).rstrip()}")
+        raise Problem(f"the settings cannot be read:\n{done.stderr.rstrip()}")
+    return dict(line.split(": ", 1) for line in done.stdout.splitlines())
 
 
-def _complaints(services: Sequence[str]) -> list[str]:
-    """A line for each fault, once, however many services share the variable."""
-    complaints = list[str]()
+def _complaints(services: Sequence[str]) -> dict[str, str]:
+    """A line for each faulty variable, once, however many services share it."""
+    found = dict[str, str]()
     for service in services:
         try:
             load(import_module(f"{service}.settings").Settings)
         except SettingsError as error:
-            complaints += str(error).splitlines()
-    return list(dict.fromkeys(complaints))
+            found |= {line.split(":")[0]: line for line in str(error).splitlines()}
+    return found
 
 
 if __name__ == "__main__":
-    found = _complaints(sys.argv[1:])
-    sys.stdout.write("".join(f"  {complaint}\n" for complaint in found))
-    sys.exit(1 if found else 0)
+    for line in _complaints(sys.argv[1:]).values():
+        sys.stdout.write(f"{line}\n")

@@ -64,14 +64,14 @@ def start(
         console.print(f"Ended what an earlier run had left behind: {', '.join(left)}")
     layout.create()
     completed = environment.complete(layout, os.environ)
+    embedded = EmbeddedPostgres(layout, completed["POSTGRES_PASSWORD"])
+    _require_valid(layout, services, embedded.urls() | completed)
+    environment.keep_secrets(layout, completed)
     for variable in environment.port_variables(services, completed):
         ports.require_free(int(completed[variable]), completed["BIND_HOST"], variable)
     chosen = broker.choose(layout, completed, console.print)
-    embedded = EmbeddedPostgres(layout, completed["POSTGRES_PASSWORD"])
     own_urls = _database_urls(embedded, completed)
     completed |= own_urls
-    if services:
-        settings_check.require_valid(layout, services, completed)
     system = RunningSystem(completed, chosen, services)
     infrastructure = [embedded.program()] if own_urls else []
     infrastructure += [chosen.program] if chosen.program else []
@@ -99,6 +99,17 @@ def stop(layout: Layout) -> list[str]:
     layout.remove_sockets()
     # RabbitMQ's port mapper goes on by itself when its node has stopped, which is nothing to tell.
     return [] if supervised else ended
+
+
+def _require_valid(
+    layout: Layout, services: Sequence[Service], completed: Mapping[str, str]
+) -> None:
+    """Raise a Problem that names every variable which we or any of `services` would refuse."""
+    found = settings_check.complaints(layout, services, completed) if services else {}
+    found |= environment.complaints(completed)
+    if found:
+        lines = "".join(f"\n  {variable}: {complaint}" for variable, complaint in found.items())
+        raise Problem(f"settings are missing or wrong:{lines}")
 
 
 def _database_urls(embedded: EmbeddedPostgres, given: Mapping[str, str]) -> dict[str, str]:

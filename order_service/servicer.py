@@ -16,6 +16,7 @@ from proto.order_pb2_grpc import OrderServiceServicer
 from service_kit import context as call_context
 from service_kit.errors import InvalidArgument, NotFound, ServiceError
 from service_kit.grpc_status import to_status
+from service_kit.ids import parse_uuid
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["OrderService"].full_name
 
@@ -121,12 +122,8 @@ def _caller(caller: pb.CallerContext) -> Caller:
 def _settlement(settlement: pb.Settlement) -> Settlement:
     if settlement.outcome not in _OUTCOME:
         raise InvalidArgument("INVALID_OUTCOME", "outcome must be CONFIRMED, REJECTED or RELEASED")
-    try:
-        order_id = uuid.UUID(settlement.order_id)
-    except ValueError as error:
-        raise InvalidArgument("INVALID_ORDER_ID", "order_id must be a UUID") from error
     return Settlement(
-        order_id,
+        parse_uuid(settlement.order_id, "order_id"),
         _OUTCOME[settlement.outcome],
         [Shortage(s.product_id, s.requested, s.available) for s in settlement.shortages],
         _caller(settlement.context),

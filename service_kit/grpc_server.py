@@ -70,6 +70,8 @@ async def serving(
         await server.stop(DRAIN_SECONDS)
 
 
+_OURS = Internal("INTERNAL", "internal error")
+
 Behaviour = Callable[[Any, Any], Any]
 
 
@@ -116,8 +118,9 @@ def _answering(method: str, behaviour: Behaviour) -> Behaviour:
             except TimeoutError:
                 error = DeadlineExceeded("DEADLINE_EXCEEDED", f"{method} took too long")
             except Exception:
+                failures(Code.INTERNAL.name)
                 log.exception("call failed", method=method)
-                error = Internal("INTERNAL", "internal error")
+                return await context.abort_with_status(_AbortStatus.of(_OURS))
             finally:
                 seconds.observe(time.perf_counter() - started)
             failures(error.code.name)

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
-from aiormq.exceptions import AMQPError, ChannelInvalidStateError, ChannelNotFoundEntity
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelInvalidStateError,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
 
 from service_kit.errors import Unavailable
 
@@ -66,6 +71,10 @@ async def declare(channel: AbstractChannel, topology: Topology) -> None:
                 raise
             log.warning("queue is away", queue=queue.name)
             await channel.reopen()
+        except ChannelPreconditionFailed:
+            # No outage, although it ends the session like one: somebody has to delete the queue.
+            log.exception("queue exists with other arguments", queue=queue.name)
+            raise
 
 
 async def _declare_queue(channel: AbstractChannel, queue: Queue) -> None:

@@ -66,8 +66,6 @@ def load(cls: type[S], env_file: Path | None = None) -> S:
         faults = (
             f"{'_'.join(str(part) for part in fault['loc']).upper() or 'SETTINGS'}: {fault['msg']}"
             for fault in error.errors(include_input=False, include_url=False)
-            # A default made of a faulty field is no fault of its own.
-            if fault["type"] != "default_factory_not_called"
             # Only says that another field is faulty, which is told as well.
             if fault["type"] != "default_factory_not_called"
         )

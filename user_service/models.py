@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 
 from service_kit.errors import InvalidArgument
+from service_kit.text import canonical
 
 MAX_EMAIL = 254
 MAX_NAME = 100
@@ -149,10 +150,9 @@ class RefreshToken:
 def canonical_email(text: str) -> str | None:
     """The form in which an address is stored and compared; None if it is not an address."""
     address = text.strip()
-    # First of all: the time to normalise can grow with the square of the length.
     if len(address) > MAX_EMAIL:
         return None
-    address = unicodedata.normalize("NFC", unicodedata.normalize("NFC", address).lower())
+    address = canonical(address)
     local, _, domain = address.partition("@")
     is_address = (
         local != ""

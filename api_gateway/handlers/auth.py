@@ -15,7 +15,7 @@ _SCHEME: Final = "Bearer"
 
 async def register(call: Call, body: schemas.Registration) -> web.Response:
     """Open a customer's account."""
-    await call.gateway.limits.registration(call.client_address)
+    await call.gateway.limits.registration(call.client_address, body.email)
     user = await call.gateway.users.register(body.email, body.password, body.name)
     return json_reply(user, 201)
 

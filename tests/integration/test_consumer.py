@@ -247,6 +247,10 @@ def poison(product: int) -> dict[str, tuple[bytes | Json, str]]:
         "no data": ({key: ok[key] for key in ok if key != "data"}, "unreadable"),
         "no order": (with_data(order_id="17"), "unreadable"),
         "no items": (with_data(items=[]), "unreadable"),
+        "more items than an order has": (
+            envelope(ORDER_CREATED, order, dict.fromkeys(range(1, 102), 1)),
+            "unreadable",
+        ),
         "no product": (with_data(items=[{"quantity": 1}]), "unreadable"),
         "quantity 0": (with_quantity(0), "unreadable"),
         "quantity below 0": (with_quantity(-1), "unreadable"),

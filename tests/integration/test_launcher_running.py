@@ -1,14 +1,17 @@
 """`start-services.sh` as users meet it: starting, killing, stopping, and what it says."""
 
+import asyncio
 import os
+import pwd
 import re
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import aio_pika
@@ -17,7 +20,7 @@ import pytest
 
 from launcher import orphans
 from launcher.environment import read_env_file
-from tests.support.infrastructure import START
+from tests.support.infrastructure import CHECKOUT, START
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -27,8 +30,9 @@ AWKWARD = "it's 100% mine; #1"
 class Runner:
     """The script with a run directory and ports of its own."""
 
-    def __init__(self, run_dir: Path, **variables: str) -> None:
+    def __init__(self, run_dir: Path, start: Sequence[str] = (START,), **variables: str) -> None:
         self.run_dir = run_dir
+        self.start = start
         amqp = f"amqp://guest:guest@localhost:{free_port()}/"
         own = {
             "RUN_DIR": str(run_dir),
@@ -41,7 +45,7 @@ class Runner:
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [START, *arguments],
+            [*self.start, *arguments],
             env=self.environment,
             cwd="/",
             capture_output=True,
@@ -163,6 +167,33 @@ def test_logs_are_shown_by_service(running: Runner) -> None:
     assert "no_such_service" in unknown.stderr
 
 
+async def test_logs_are_followed_through_a_rotation(tmp_path: Path) -> None:
+    runner = Runner(tmp_path / "run")
+    logs = runner.run_dir / "logs"
+    logs.mkdir(parents=True)
+    log, shown = logs / "postgres.log", tmp_path / "shown"
+    log.write_text("long ago\nlast\n")
+
+    async def told(line: str) -> str:
+        # Again and again, because only what comes after it has begun to follow is shown.
+        with log.open("a") as file:
+            file.write(f"{line}\n")
+        return shown.read_text()
+
+    with shown.open("wb") as output:
+        following = await asyncio.create_subprocess_exec(
+            *(START, "logs", "postgres", "-n", "1", "-f"), env=runner.environment, stdout=output
+        )
+    try:
+        # The first one is the last line of before, the second one was followed.
+        await eventually(lambda: told("new"), lambda text: text.count("new\n") > 1, within=30)
+        log.rename(logs / "postgres.log.1")
+        await eventually(lambda: told("newer"), lambda text: "newer\n" in text)
+    finally:
+        following.terminate()
+        await following.wait()
+
+
 def test_nothing_is_left_when_the_supervisor_was_killed(running: Runner) -> None:
     supervisor = int((running.run_dir / "supervisord.pid").read_text())
     os.kill(supervisor, signal.SIGKILL)
@@ -174,6 +205,37 @@ def test_nothing_is_left_when_the_supervisor_was_killed(running: Runner) -> None
     assert again.returncode == 0, again.stdout + again.stderr
     assert "left behind: rabbitmq, postgres" in again.stdout
     assert running("status").returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_an_ordinary_user_runs_it_all_from_a_path_with_spaces(tmp_path: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    checkout = tmp_path / "my own shop"
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "tests", "benchmarks")
+    shutil.copytree(CHECKOUT, checkout, ignore=left_out)
+    (checkout / ".venv").symlink_to(CHECKOUT / ".venv")
+    shutil.chown(checkout, nobody.pw_uid, nobody.pw_gid)
+    runner = Runner(checkout / ".run", start=(*_as(nobody), str(checkout / "start-services.sh")))
+    try:
+        started = runner("--infra-only", "--detach")
+        assert started.returncode == 0, started.stdout + started.stderr
+        processes = orphans.find(runner.run_dir)
+        assert {process.uids().real for process in processes} == {nobody.pw_uid}
+        assert list(runner.status()) == ["postgres", "rabbitmq"]
+    finally:
+        stopped = runner("stop")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert orphans.find(runner.run_dir) == []
+
+
+def _as(user: pwd.struct_passwd) -> tuple[str, ...]:
+    """What to put before a command so that it runs as `user`, who also sees into root's folders.
+
+    The tests' own, and that of the Python they run on, may be closed to others.
+    """
+    identity = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+    seeing = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    return ("setpriv", *identity, *seeing, "--securebits=+no_setuid_fixup")
 
 
 def test_stopping_what_does_not_run_is_no_failure(tmp_path: Path) -> None:

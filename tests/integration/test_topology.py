@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 import aio_pika
 import pytest
 import pytest_asyncio
+import structlog
+from aiormq.exceptions import ChannelPreconditionFailed
 
 from producer_service import publisher
 from producer_service.topology import TOPOLOGY
@@ -97,6 +99,17 @@ async def test_declaring_again_changes_nothing(broker: Broker, page: Management)
         await declare(channel, TOPOLOGY)
     assert await page.bindings() == BINDINGS
     assert await ready(broker) == before > 0
+
+
+async def test_a_queue_that_exists_with_other_arguments_is_an_error_that_names_it(
+    infrastructure: Infrastructure,
+) -> None:
+    async with infrastructure.virtual_host() as broker, amqp_channel(broker) as channel:
+        await channel.declare_queue(INVENTORY_QUEUE, durable=True)
+        with structlog.testing.capture_logs() as logged, pytest.raises(ChannelPreconditionFailed):
+            await declare(channel, TOPOLOGY)
+    (told,) = logged
+    assert (told["log_level"], told["queue"]) == ("error", INVENTORY_QUEUE)
 
 
 async def test_a_binding_deleted_by_hand_comes_back(broker: Broker, page: Management) -> None:

@@ -28,12 +28,22 @@ async def _refreshed(caller: Caller, refresh_token: str) -> str:
     return str(answer["refresh_token"])
 
 
-async def test_a_refresh_token_serves_once_and_reuse_ends_its_family(customer: Caller) -> None:
+async def test_a_refresh_token_serves_once_and_reuse_ends_its_family(
+    system: System, customer: Caller
+) -> None:
     first = (await _tokens(customer))["refresh_token"]
     second = await _refreshed(customer, first)
     third = await _refreshed(customer, second)
     assert len({first, second, third}) == 3
+    before = await system.contents()
     await _is_refused(customer, "/v1/auth/refresh", first)
+    after = await system.contents()
+    # Its tokens are revoked, and nothing else is changed.
+    tokens = before["users"].pop("refresh_tokens"), after["users"].pop("refresh_tokens")
+    assert tokens[0][0] == tokens[1][0]
+    assert after == before
+    async with system.unchanged():
+        await _is_refused(customer, "/v1/auth/refresh", second)
     await _is_refused(customer, "/v1/auth/refresh", third)
 
 

@@ -5,8 +5,13 @@ import re
 from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import pytest
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.support.system import System
@@ -35,6 +40,24 @@ async def test_readiness_names_a_neighbour_that_hangs(system: System, nobody: Ca
         assert answer.json()["metadata"] == {"neighbours": states}
         assert (await nobody.get("/healthz")) == {"status": "alive"}
     await system.ready()
+
+
+@pytest.mark.parametrize(
+    ("service", "name"),
+    [
+        ("user_service", "ecommerce.user.v1.UserService"),
+        ("inventory_service", "ecommerce.inventory.v1.InventoryService"),
+        ("order_service", "ecommerce.order.v1.OrderService"),
+        ("producer_service", "ecommerce.producer.v1.ProducerService"),
+        ("consumer_service", health.SERVICE_NAME),
+    ],
+)
+def test_a_service_describes_itself_by_reflection(system: System, service: str, name: str) -> None:
+    with grpc.insecure_channel(system.address(service)) as channel:
+        described = ProtoReflectionDescriptorDatabase(channel)
+        assert {name, health.SERVICE_NAME} <= set(described.get_services())
+        file = described.FindFileContainingSymbol(name)
+    assert name.rpartition(".")[2] in [each.name for each in file.service]
 
 
 async def test_metrics_count_requests_by_route(nobody: Caller) -> None:

@@ -1,21 +1,17 @@
-"""The README's example does what it says."""
+"""The README's examples do what they say."""
 
+import json
 import re
 import subprocess
 
-from tests.support.infrastructure import CHECKOUT
+from tests.support.readme import commands
 from tests.support.system import System
 
-MARKER = "<!-- first-order -->"
 
-
-def test_the_first_order_of_the_readme_is_confirmed(system: System) -> None:
-    readme = (CHECKOUT / "README.md").read_text()
-    example = re.search(re.escape(MARKER) + r"\s*```bash\n(.*?)```", readme, re.DOTALL)
-    assert example
-
+def run(marker: str, system: System) -> str:
+    """What the commands behind this marker say; they succeed and complain of nothing."""
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", example[1]],
+        ["bash", "-euo", "pipefail", "-c", commands(marker)],
         env={
             **system.environment,
             "GATEWAY": system.gateway_url,
@@ -27,8 +23,18 @@ def test_the_first_order_of_the_readme_is_confirmed(system: System) -> None:
         timeout=60,
         check=False,
     )
-
     assert (done.returncode, done.stderr) == (0, "")
-    assert '"status": "CONFIRMED"' in done.stdout
-    assert re.search(r"^order\.created \{.*\}$", done.stdout, re.MULTILINE)
-    assert re.search(r"^order\.confirmed \{.*\}$", done.stdout, re.MULTILINE)
+    return done.stdout
+
+
+def test_the_first_order_of_the_readme_is_confirmed(system: System) -> None:
+    said = run("first-order", system)
+    assert '"status": "CONFIRMED"' in said
+    assert re.search(r"^order\.created \{.*\}$", said, re.MULTILINE)
+    assert re.search(r"^order\.confirmed \{.*\}$", said, re.MULTILINE)
+
+
+def test_the_administrator_chosen_before_the_first_start_adds_the_product_of_the_readme(
+    system: System,
+) -> None:
+    assert json.loads(run("administrator", system))["name"] == "Notebook"

@@ -1,22 +1,35 @@
 """Everything the API refuses: how it says so, and that nothing changes by it."""
 
+import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import jwt
 import pytest
 import pytest_asyncio
 
+from service_kit.healthcheck import is_serving
+from tests.support.infrastructure import CHECKOUT
 from tests.support.system import System
+from tests.support.waiting import eventually, free_port
 from tests.system.shop import PASSWORD, Caller, Json, problem
 
 MEBIBYTE = 1024 * 1024
 NOBODYS_ORDER = "01a20794-d4b6-7036-81ab-9e0730fdbdb4"
 ORDER: Json = {"items": [{"product_id": 1, "quantity": 1}]}
 ACCOUNT = {"email": "new@example.com", "password": PASSWORD, "name": "Ada"}
+ORDER_FOR_ME: Json = {
+    "user_id": "{me}",
+    "items": [
+        {"product_id": "{product}", "quantity": 2, "unit_price": "12.50", "total_price": "25.00"}
+    ],
+}
 PRODUCT: Json = {"name": "thing", "price": "1.00", "stock": 1}
 
 
@@ -155,6 +168,7 @@ PARAMETERS = [
     ("GET /v1/orders?page_token=%21", ("/page_token",), {}),
     ("POST /v1/orders", ("/Idempotency-Key",), {"Idempotency-Key": "two words"}),
     ("POST /v1/orders", ("/Idempotency-Key",), {"Idempotency-Key": "x" * 256}),
+    ("POST /create_order", ("/Idempotency-Key",), {"Idempotency-Key": "two words"}),
 ]
 
 
@@ -162,15 +176,17 @@ PARAMETERS = [
 async def test_a_parameter_that_does_not_fit_is_named(
     scene: Scene, call: str, pointers: tuple[str, ...], headers: Mapping[str, str]
 ) -> None:
-    body = ORDER if call.startswith("POST") else None
+    body = {"POST /v1/orders": ORDER, "POST /create_order": ORDER_FOR_ME}.get(call)
     refusal = Refusal(call, body, 422, "invalid_parameter", pointers, headers=headers)
     await is_refused(scene, refusal)
 
 
-@pytest.mark.parametrize("path", ["/v1/products", "/v1/orders"])
+@pytest.mark.parametrize(
+    "path", ["/v1/products", "/v1/orders", "/v1/products/{product}/stock-movements"]
+)
 async def test_a_page_token_of_nobodys_is_refused(scene: Scene, path: str) -> None:
-    refusal = Refusal(f"GET {path}?page_token=bm9uZQ", None, 422, "invalid_page_token")
-    await is_refused(scene, refusal)
+    call = f"GET {path}?page_token=bm9uZQ"
+    await is_refused(scene, Refusal(call, None, 422, "invalid_page_token", who="admin"))
 
 
 PROTECTED = [
@@ -253,6 +269,13 @@ async def test_a_bad_token_is_no_token(scene: Scene, which: str) -> None:
     assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
 
 
+async def test_an_account_that_is_not_there_cannot_be_shown(scene: Scene) -> None:
+    token = _token(scene.system.environment["JWT_SECRET"], sub=str(2**62))
+    headers = {"Authorization": f"Bearer {token}"}
+    call = "GET /v1/users/me"
+    await is_refused(scene, Refusal(call, None, 404, "not_found", who="nobody", headers=headers))
+
+
 async def test_another_scheme_is_no_token(scene: Scene) -> None:
     headers = {"Authorization": "Basic YWRhOmFkYQ=="}
     call = "GET /v1/users/me"
@@ -274,6 +297,7 @@ REFUSALS = [
         401,
         "invalid_credentials",
     ),
+    Refusal("POST /login", {"email": "{email}", "password": "wrong"}, 401, "invalid_credentials"),
     Refusal("POST /v1/auth/refresh", {"refresh_token": "unknown"}, 401, "invalid_refresh_token"),
     Refusal("POST /v1/auth/logout", {"refresh_token": "unknown"}, 401, "invalid_refresh_token"),
     Refusal("POST /v1/products", b"{", 401, "unauthenticated", who="nobody"),
@@ -315,6 +339,13 @@ REFUSALS = [
         "POST /update_stock", {"product_id": 2**62, "quantity": 1}, 404, "not_found", who="admin"
     ),
     Refusal("PATCH /v1/products/9000000000", {"price": 1}, 404, "not_found", who="admin"),
+    Refusal(
+        "POST /v1/products/9000000000/stock-adjustments",
+        {"delta": 1, "reason": "found"},
+        404,
+        "not_found",
+        who="admin",
+    ),
     Refusal("GET /v1/products/9000000000/stock-movements", None, 404, "not_found", who="admin"),
     Refusal("GET /v1/nothing", None, 404, "not_found"),
     Refusal("GET /docs/../../etc/passwd", None, 404, "not_found"),
@@ -365,6 +396,13 @@ REFUSALS = [
         headers={"Idempotency-Key": "used"},
     ),
     Refusal(
+        "POST /create_order",
+        ORDER_FOR_ME,
+        409,
+        "idempotency_key_reused",
+        headers={"Idempotency-Key": "used"},
+    ),
+    Refusal(
         "POST /v1/products",
         {**PRODUCT, "description": "x" * MEBIBYTE},
         413,
@@ -405,6 +443,61 @@ async def test_a_body_that_does_not_tell_its_size_has_the_same_limit(scene: Scen
     async with scene.system.unchanged():
         answer = await scene.callers["nobody"].http.post("/v1/auth/login", content=endless())
     assert problem(answer) == (413, "body_too_large")
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(scene: Scene) -> None:
+    async with scene.system.another_gateway(HTTP_BODY_SECONDS="0.3") as url:
+        place = urlsplit(url)
+        async with scene.system.unchanged(), asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection(place.hostname, place.port)
+            writer.write(b"POST /login HTTP/1.1\r\nHost: shop\r\nContent-Length: 9\r\n\r\n{")
+            answer = await reader.read()
+            writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"request_timeout"' in answer
+
+
+async def test_more_passwords_than_can_be_hashed_are_put_off(scene: Scene) -> None:
+    body = {"email": "unknown@example.com", "password": PASSWORD}
+    async with (
+        _slow_user_service(scene.system) as address,
+        scene.system.another_gateway(USER_SERVICE_ADDR=address) as url,
+        httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client,
+        scene.system.unchanged(),
+    ):
+        answers = await asyncio.gather(*(client.post("/login", json=body) for _ in range(5)))
+    told = sorted(map(problem, answers))
+    assert told == [(401, "invalid_credentials")] + [(503, "overloaded")] * 4
+    for answer in answers:
+        assert answer.status_code == 401 or int(answer.headers["Retry-After"]) >= 1
+
+
+@asynccontextmanager
+async def _slow_user_service(system: System) -> AsyncIterator[str]:
+    """One more user service, which has room for a single password for about a second."""
+    port = str(free_port())
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "user_service"),
+        cwd=CHECKOUT,
+        env={
+            **system.environment,
+            "USER_DATABASE_URL": system.told["USER_DATABASE_URL"],
+            "USER_SERVICE_PORT": port,
+            "PASSWORD_HASH_MEMORY_COST": "47104",
+            "PASSWORD_HASH_TIME_COST": "20",
+            "PASSWORD_HASH_WORKERS": "1",
+            "PASSWORD_HASH_QUEUE": "0",
+        },
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    address = f"127.0.0.1:{port}"
+    try:
+        await eventually(lambda: asyncio.to_thread(is_serving, address), within=30)
+        yield address
+    finally:
+        process.terminate()
+        status = await asyncio.wait_for(process.wait(), timeout=20)
+    assert status == 0
 
 
 async def test_a_refused_order_tells_what_would_be_possible(scene: Scene) -> None:

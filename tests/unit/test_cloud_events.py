@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from consumer_service.cloud_events import read_event
 from consumer_service.models import Kind, OrderEvent, PoisonError
 from order_service.events import order_event
-from order_service.models import MAX_QUANTITY, Caller, Item, Order, Shortage, Status
+from order_service.models import MAX_ITEMS, MAX_QUANTITY, Caller, Item, Order, Shortage, Status
 from proto.events import DATA_SCHEMA, EVENT_TYPES, INVENTORY_EVENT_TYPES
 from service_kit.context import CallContext
 
@@ -104,6 +104,11 @@ def test_an_event_is_a_cloud_event_that_a_person_can_read(status: Status, event_
     }
 
 
+def test_an_order_of_the_largest_size_is_read() -> None:
+    items = [{"product_id": number, "quantity": 1} for number in range(1, MAX_ITEMS + 1)]
+    assert len(read_event(body(data=data(items=items)), CALLER).items) == MAX_ITEMS
+
+
 def test_a_product_named_twice_is_added_up() -> None:
     twice = [{"product_id": 1, "quantity": 2}, {"product_id": 1, "quantity": 3}]
     event = read_event(body(data=data(items=twice)), CALLER)
@@ -129,6 +134,7 @@ def test_attributes_and_fields_nobody_knows_are_passed_over() -> None:
         (body(data="text"), "unreadable"),
         (body(data=data(order_id="7")), "unreadable"),
         (body(data=data(items=[])), "unreadable"),
+        (body(data=data(items=[{"product_id": 1, "quantity": 1}] * (MAX_ITEMS + 1))), "unreadable"),
         (body(data=data(items=[{"product_id": 0, "quantity": 1}])), "unreadable"),
         (body(data=data(items=[{"product_id": 2**63, "quantity": 1}])), "unreadable"),
         (body(data=data(items=[{"product_id": 1, "quantity": 0}])), "unreadable"),

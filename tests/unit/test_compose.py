@@ -1,6 +1,8 @@
 """compose.yaml: valid, complete, and without a secret of its own."""
 
+import os
 import re
+import stat
 import subprocess
 import sys
 from importlib import import_module
@@ -10,8 +12,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from launcher import docker_broker
 from launcher.layout import GATEWAY, SERVICES, Service
+from order_service.tools import TraceSettings
+from tests.support.readme import commands
 
+READERS = {"order_service": TraceSettings}
+"""What reads more of a container's environment than its service: a tool that is run in it."""
 COMPOSE = Path(__file__).parents[2] / "compose.yaml"
 
 
@@ -45,12 +52,37 @@ def test_secrets_have_no_default() -> None:
         assert set(uses) == {":?"}, secret
 
 
+def test_the_readmes_secrets_are_all_it_asks_for_and_private(tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "$@"')
+    docker.chmod(0o700)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands("compose")],
+        cwd=tmp_path,
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "compose --env-file .run/compose.env up --build --wait\n"
+    made = tmp_path / ".run" / "compose.env"
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    given = dict(line.split("=") for line in made.read_text().splitlines())
+    assert given.keys() == set(re.findall(r"\$\{(\w+):\?\}", COMPOSE.read_text()))
+    assert all(re.fullmatch(r"[0-9a-zA-Z]{32,}", secret) for secret in given.values())
+
+
+def test_its_broker_is_the_one_that_the_launcher_runs_in_docker(services: dict[str, Any]) -> None:
+    assert services["rabbitmq"]["image"] == docker_broker.IMAGE
+
+
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
 def test_a_service_knows_the_variables_it_is_given_and_listens_where_it_is_looked_for(
     services: dict[str, Any], service: Service
 ) -> None:
     configured = services[service.name]
-    settings = import_module(f"{service.name}.settings").Settings
+    settings = READERS.get(service.name) or import_module(f"{service.name}.settings").Settings
     known = {name.upper() for name in settings.model_fields}
     assert configured["environment"].keys() <= known
     port = settings.model_fields[service.port_variable.lower()].default

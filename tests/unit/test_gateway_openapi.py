@@ -1,6 +1,7 @@
 """The OpenAPI document is valid, complete, and truthful about the contract."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import orjson
@@ -14,6 +15,7 @@ from api_gateway.routes import _API, ROUTES
 from api_gateway.routing import Access, Route
 
 DOCUMENT = orjson.loads(orjson.dumps(describe(_API)))
+CHECKOUT = Path(__file__).parents[2]
 STATIC = Path(api_gateway.__file__).parent / "static"
 
 CONTRACT = {
@@ -44,6 +46,11 @@ CONTRACT = {
     ("GET", "/docs"): (Access.ANYONE, 200),
     ("GET", "/docs/{name}"): (Access.ANYONE, 200),
 }
+
+
+def test_its_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    assert DOCUMENT["info"]["version"] == project["version"]
 
 
 def test_the_routes_are_those_of_the_contract() -> None:

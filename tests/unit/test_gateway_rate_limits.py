@@ -5,6 +5,7 @@ import pytest
 from api_gateway.problems import Problem
 from api_gateway.rate_limits import RateLimits
 from service_kit.errors import Unauthenticated, Unavailable
+from user_service.models import canonical_email
 
 HOME, ATTACKER = "192.0.2.1", "198.51.100.9"
 OWNER = "ada@example.com"
@@ -32,11 +33,25 @@ async def test_wrong_passwords_for_an_account_from_an_address_are_limited() -> N
     assert await attempt(limits, HOME, OWNER, right=True) == "limited"
 
 
-async def test_the_case_and_spaces_of_an_e_mail_make_no_other_account() -> None:
+@pytest.mark.parametrize("other", [OWNER.upper(), f" {OWNER} ", "zoe\u0301@example.com"])
+async def test_another_spelling_of_an_e_mail_is_no_other_account(other: str) -> None:
+    owner = canonical_email(other)
+    assert owner
+    assert owner != other
     limits = RateLimits("100/day", "2/day", "100/hour")
-    await attempt(limits, HOME, OWNER)
-    await attempt(limits, HOME, f" {OWNER.upper()} ")
-    assert await attempt(limits, HOME, OWNER) == "limited"
+    await attempt(limits, HOME, owner)
+    await attempt(limits, HOME, other)
+    assert await attempt(limits, HOME, owner) == "limited"
+
+
+async def test_registrations_for_one_e_mail_are_limited_wherever_they_come_from() -> None:
+    limits = RateLimits("2/day", "100/day", "100/hour")
+    await limits.registration("198.51.100.1", OWNER)
+    await limits.registration("198.51.100.2", OWNER.upper())
+    with pytest.raises(Problem) as refused:
+        await limits.registration("198.51.100.3", OWNER)
+    assert refused.value.status == 429
+    await limits.registration("198.51.100.3", "another@example.com")
 
 
 async def test_a_right_password_gives_the_tries_back() -> None:
@@ -87,8 +102,7 @@ async def test_a_failure_of_ours_does_not_count_against_the_account() -> None:
 
 async def test_registrations_from_an_address_are_limited() -> None:
     limits = RateLimits("2/day", "5/day", "10/hour")
-    await limits.registration(HOME)
-    await limits.registration(HOME)
-    await limits.registration(ATTACKER)
+    for number, address in enumerate((HOME, HOME, ATTACKER)):
+        await limits.registration(address, f"{number}@example.com")
     with pytest.raises(Problem, match="Too many tries"):
-        await limits.registration(HOME)
+        await limits.registration(HOME, "3@example.com")

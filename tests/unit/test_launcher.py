@@ -7,13 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from launcher import environment, ports
+from launcher import broker, environment, ports, startup
 from launcher.endpoint import Endpoint
-from launcher.layout import Layout
+from launcher.layout import SERVICES, Layout
 from launcher.logs import last_lines
 from launcher.problem import Problem
-from launcher.programs import Program
+from launcher.programs import Program, write_configuration
 
 
 @pytest.fixture
@@ -35,12 +36,22 @@ def test_gaps_are_filled_and_what_the_user_set_is_kept(layout: Layout) -> None:
 
 def test_secrets_are_kept_private_and_yield_to_the_users_own(layout: Layout) -> None:
     first = environment.complete(layout, {})
+    environment.keep_secrets(layout, first)
     again = environment.complete(layout, {"ADMIN_PASSWORD": "my own"})
+    environment.keep_secrets(layout, again)
     assert len(first["JWT_SECRET"].encode()) >= 32
     assert again["JWT_SECRET"] == first["JWT_SECRET"]
     assert again["ADMIN_PASSWORD"] == "my own"
+    # The account was made with the generated one, and keeps it.
     assert "my own" not in layout.secrets_file.read_text()
     assert stat.S_IMODE(layout.secrets_file.stat().st_mode) == 0o600
+
+
+def test_the_administrator_of_the_first_start_is_that_of_later_ones(layout: Layout) -> None:
+    given = {"ADMIN_EMAIL": "me@example.com", "ADMIN_PASSWORD": "it's my own"}
+    environment.keep_secrets(layout, environment.complete(layout, given))
+    assert given.items() <= environment.read_env_file(layout.secrets_file).items()
+    assert given.items() <= environment.complete(layout, {}).items()
 
 
 @pytest.mark.parametrize("value", ["plain", "two words", "it's", 'a "quote"', "$HOME `id` \\ #%"])
@@ -56,17 +67,47 @@ def test_a_shell_and_python_read_the_same_from_an_environment_file(
     assert environment.read_env_file(path) == {"A": "first", "B": value}
 
 
-def test_all_wrong_variables_are_named_at_once(layout: Layout) -> None:
+def test_all_wrong_variables_are_named_at_once_before_anything_is_installed(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = {
         "API_GATEWAY_PORT": "http",
         "USER_SERVICE_PORT": "50055",
         "ORDER_DATABASE_URL": "sqlite:///orders",
         "RABBITMQ_URL": "localhost:5672",
+        "RABBITMQ_MANAGEMENT_PORT": "65536",
+        "LOG_LEVEL": "LOUD",
+        "LOGIN_RATE": "often",
+        "ADMIN_PASSWORD": "short",
     }
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(broker, "choose", lambda *_: pytest.fail("a broker was chosen"))
+    here = Layout(Path(startup.__file__).parents[1], layout.run_dir)
     with pytest.raises(Problem) as raised:
-        environment.complete(layout, given)
+        startup.start(here, Console(), SERVICES, outlive_us=False)
+    told = str(raised.value).splitlines()[1:]
+    assert len(told) == len(given)
     for variable in (*given, "INVENTORY_SERVICE_PORT"):
-        assert variable in str(raised.value)
+        assert variable in "\n".join(told)
+    assert not layout.secrets_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RABBITMQ_MANAGEMENT_PORT", "0"),
+        ("RABBITMQ_MANAGEMENT_PORT", "65536"),
+        ("RABBITMQ_MANAGEMENT_PORT", "\N{SUPERSCRIPT TWO}"),
+        ("RABBITMQ_URL", "http://localhost/"),
+        ("RABBITMQ_URL", "amqp://localhost:65536/"),
+        ("RABBITMQ_URL", "amqp://localhost:0/"),
+        ("RABBITMQ_URL", "amqp://[::1/"),
+    ],
+)
+def test_a_wrong_place_for_the_broker_is_told(layout: Layout, variable: str, value: str) -> None:
+    completed = environment.complete(layout, {"CONSUMER_SERVICE_PORT": "50056", variable: value})
+    assert list(environment.complaints(completed)) == [variable]
 
 
 def test_a_taken_port_is_reported_with_its_variable() -> None:
@@ -169,6 +210,8 @@ def test_sockets_of_a_deep_run_directory_go_where_their_paths_are_short(tmp_path
     layout.create()
     try:
         assert len(os.fsencode(layout.sockets)) < 80
+        configured = write_configuration(layout, ()).read_text()
+        assert f"\nfile={layout.sockets}/supervisord.sock\n" in configured
         assert stat.S_IMODE(layout.sockets.stat().st_mode) == 0o700
         layout.create()
     finally:

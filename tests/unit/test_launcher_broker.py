@@ -110,6 +110,17 @@ def test_only_root_is_given_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
         packages.install("rabbitmq-server", print)
 
 
+def test_an_installation_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(command: list[str], **_: object) -> None:
+        raise subprocess.TimeoutExpired(command, 900)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(subprocess, "run", hangs)
+    with pytest.raises(Problem, match="apt-get update took more than"):
+        packages.install("rabbitmq-server", print)
+
+
 def test_a_failing_installation_tells_what_apt_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")

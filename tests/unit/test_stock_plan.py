@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,9 @@ from inventory_service.models import (
     StockPlan,
     StockUpdate,
     UpdateResult,
+    added_up,
 )
+from service_kit.errors import InvalidArgument
 
 ORDERS = [uuid.UUID(int=number) for number in range(1, 5)]
 UNKNOWN = 9
@@ -236,3 +239,13 @@ def test_what_a_restore_puts_back_in_the_same_batch_can_be_taken_by_the_next_ord
     results = store.run([restore(ORDERS[0]), deduct(ORDERS[1], p1=2)])
     assert results == [UpdateResult(Outcome.APPLIED)] * 2
     assert store.stock == {1: 0}
+
+
+def test_a_product_named_twice_is_added_up() -> None:
+    assert added_up([(1, 2), (2, 1), (1, 3)]) == {1: 5, 2: 1}
+
+
+@pytest.mark.parametrize("quantity", [0, -1, 1_000_001])
+def test_a_quantity_that_no_order_has_is_refused(quantity: int) -> None:
+    with pytest.raises(InvalidArgument, match="1 to 1000000"):
+        added_up([(1, 5), (1, quantity)])

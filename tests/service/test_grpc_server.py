@@ -1,0 +1,43 @@
+"""What every gRPC server does with what its services raise."""
+
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+
+from service_kit.errors import Code, Internal, NotFound, ServiceError, Unavailable
+from service_kit.grpc_client import open_channel
+from service_kit.grpc_server import serving
+from tests.support.services import ask
+from tests.support.waiting import free_port
+
+SERVICE = "test.Raising"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "levels"),
+    [
+        (RuntimeError("a bug"), Code.INTERNAL, ["error"]),
+        (Internal("INTERNAL", "a neighbour's bug"), Code.INTERNAL, ["warning"]),
+        (Unavailable("UNAVAILABLE", "away"), Code.UNAVAILABLE, ["warning"]),
+        (NotFound("USER_NOT_FOUND", "none"), Code.NOT_FOUND, []),
+    ],
+    ids=repr,
+)
+async def test_a_fault_is_logged_once_and_a_refusal_not_at_all(
+    error: Exception, code: Code, levels: list[str]
+) -> None:
+    async def raises(_request: bytes, _context: Any) -> bytes:
+        raise error
+
+    def add(server: grpc.aio.Server) -> None:
+        methods: dict[str, Any] = {"Raise": grpc.unary_unary_rpc_method_handler(raises)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+
+    address = f"127.0.0.1:{free_port()}"
+    async with serving(address, {SERVICE: add}), open_channel(address, SERVICE) as channel:
+        with structlog.testing.capture_logs() as logged, pytest.raises(ServiceError) as raised:
+            await ask(channel.unary_unary(f"/{SERVICE}/Raise"), b"")
+    assert raised.value.code is code
+    assert [line["log_level"] for line in logged if line["event"] == "call failed"] == levels
