@@ -148,10 +148,7 @@ def test_metrics_can_be_switched_off_and_their_ports_are_checked_like_others(
     off = {"INVENTORY_SERVICE_METRICS_PORT": "0", "ORDER_SERVICE_METRICS_PORT": "0"}
     assert environment.complete(layout, off).items() >= off.items()
     wrong = {"INVENTORY_SERVICE_METRICS_PORT": "many", "ORDER_SERVICE_METRICS_PORT": "8080"}
-    with pytest.raises(Problem) as raised:
-        environment.complete(layout, wrong)
-    for variable in wrong:
-        assert variable in str(raised.value)
+    assert environment.complaints(environment.complete(layout, wrong)).keys() == wrong.keys()
 
 
 @pytest.mark.parametrize(
