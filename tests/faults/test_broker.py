@@ -115,7 +115,7 @@ async def _nothing_published(shop: Shop, load: Load) -> AsyncIterator[None]:
     assert "PENDING" in {row["status"] for row in stored}
 
 
-@pytest.mark.one_of("broker")
+@pytest.mark.whole_matrix
 async def test_a_binding_is_deleted_by_hand(start: Start, seed: str) -> None:
     """The events that no queue of the consumer's took are published again by the sweeper."""
     async with start(ORDER_REOFFER_SECONDS=None) as shop:  # as it is by default

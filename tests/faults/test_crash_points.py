@@ -40,7 +40,7 @@ STEPS = {
     "a restored order is released and nobody told",
 }
 CHOSEN: set[str] = set()
-BUG_SECONDS = 10.0
+BUG_SECONDS = 5.0
 """So long an order may take after a bug's crash: the sentences looked for need no patience."""
 
 

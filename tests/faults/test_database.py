@@ -18,7 +18,7 @@ from tests.faults.load import Load
 from tests.faults.store import Store
 
 DOWN_SECONDS = 10.0
-FULL_SECONDS = 5.0
+FULL_SECONDS = 4.0
 CONFLICT_SECONDS = 8.0
 
 

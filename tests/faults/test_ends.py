@@ -12,7 +12,7 @@ from tests.faults.load import Load
 from tests.support.waiting import eventually
 
 KILLING_SECONDS = 60.0
-QUICK_SECONDS = 6.0
+QUICK_SECONDS = 5.0
 
 
 @pytest.mark.rows("service", SERVICES, quick=1)
