@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.faults import tally
+from proto.events import INVENTORY_QUEUE
+from tests.faults import queues, tally
 from tests.faults.harness import Shop, shop_running
 from tests.faults.load import Load
 from tests.support.infrastructure import Infrastructure
+from tests.support.waiting import eventually
 
 OPTION = "--faults"
 
@@ -37,16 +39,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what only the whole matrix runs; give slow rows their time."""
-    kept, left_out = list[pytest.Item](), list[pytest.Item]()
-    for item in items:
-        mine = Path(__file__).parent in item.path.parents
-        whole = item.get_closest_marker("whole_matrix")
-        only_whole = mine and whole is not None and not config.getoption(OPTION)
-        (left_out if only_whole else kept).append(item)
-        if mine and item.get_closest_marker("timeout") is None:
+    mine = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in mine:
+        if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(300))
+    if config.getoption(OPTION):
+        return
+    left_out = {item for item in mine if item.get_closest_marker("whole_matrix")}
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in mine:
+        if mark := item.get_closest_marker("one_of"):
+            groups.setdefault(mark.args[0], []).append(item)
+    for name, group in groups.items():
+        drawn = random.Random(f"{seed_of(config)} {name}").choice(group)
+        left_out |= {item for item in group if item is not drawn}
+    kept = [item for item in items if item not in left_out]
     if left_out:
-        config.hook.pytest_deselected(items=left_out)
+        config.hook.pytest_deselected(items=list(left_out))
         items[:] = kept
 
 
@@ -59,11 +68,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand over what was counted, if this is a worker of pytest-xdist."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["tally"] = dict(tally.TOTAL)
+        session.config.workeroutput["steps"] = sorted(tally.STEPS)
 
 
 def pytest_testnodedown(node: Any) -> None:
     """Take over what a worker counted, unless it crashed."""
-    tally.TOTAL.update(getattr(node, "workeroutput", {}).get("tally", {}))
+    output = getattr(node, "workeroutput", {})
+    tally.TOTAL.update(output.get("tally", {}))
+    tally.STEPS.update(output.get("steps", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -72,6 +84,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         counted = ", ".join(f"{count:,} {what}" for what, count in sorted(tally.TOTAL.items()))
         seed = seed_of(terminalreporter.config)
         terminalreporter.write_line(f"fault matrix, seed {seed}: {counted}")
+    if tally.STEPS:
+        steps = "\n".join(f"  {step}" for step in sorted(tally.STEPS))
+        terminalreporter.write_line(f"steps at which a service died: {len(tally.STEPS)}\n{steps}")
 
 
 @pytest.fixture(scope="session")
@@ -121,9 +136,27 @@ async def shop(
         infrastructure, tmp_path_factory.mktemp("shop"), linked=True
     ) as running:
         yield running
+        await left_clean(running)
+
+
+async def left_clean(shop: Shop) -> None:
+    """Return if the audits raised no late alarm, and nobody holds a message without its ack."""
+    assert shop.alarms() == []
+
+    async def unacked() -> int:
+        return await queues.unfinished(shop.broker, INVENTORY_QUEUE)
+
+    await eventually(unacked, lambda count: count == 0)
 
 
 @pytest_asyncio.fixture(scope="package")
-async def load(shop: Shop, seed: str) -> Load:
+async def customers(shop: Shop, seed: str) -> Load:
     """The buyers of this shop; all that they were ever told must stay true."""
     return await Load.of(shop, seed)
+
+
+@pytest.fixture
+def load(customers: Load, request: pytest.FixtureRequest) -> Load:
+    """The buyers of the shop, who draw what belongs to this row."""
+    customers.begin(request.node.name)
+    return customers

@@ -8,9 +8,16 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aio_pika
+import asyncpg
+
 from launcher import rabbitmq_node
+from tests.faults.store import Store
 from tests.support.infrastructure import Infrastructure, started
 from tests.support.system import System
+from tests.support.waiting import eventually
+
+SERVING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -21,10 +28,10 @@ class Ground:
     system: System
 
     async def kill(self, name: str) -> None:
-        """Crash `postgres` or `rabbitmq`; return once its supervisor has started it again."""
+        """Crash `postgres` or `rabbitmq`; return once it was started again and serves."""
         pid = await self._pid(name)
         os.kill(pid, signal.SIGKILL)
-        await self.system.restarted(name, pid)
+        await self._serving_again(name, pid)
 
     @asynccontextmanager
     async def down(self, name: str) -> AsyncIterator[None]:
@@ -37,7 +44,26 @@ class Ground:
             yield
         finally:
             os.kill(supervisor, signal.SIGCONT)
-        await self.system.restarted(name, pid)
+        await self._serving_again(name, pid)
+
+    async def _serving_again(self, name: str, killed: int) -> None:
+        await self.system.restarted(name, killed)
+        connect = {"postgres": self._connect_postgres, "rabbitmq": self._connect_rabbitmq}[name]
+
+        async def serves() -> bool:
+            try:
+                await connect()
+            except (OSError, asyncpg.PostgresError, aio_pika.exceptions.AMQPError):
+                return False
+            return True
+
+        await eventually(serves, within=SERVING_SECONDS)
+
+    async def _connect_postgres(self) -> None:
+        await Store(self.infrastructure.admin_url).value("SELECT 1")
+
+    async def _connect_rabbitmq(self) -> None:
+        await (await aio_pika.connect(self.infrastructure.broker_url, timeout=5)).close()
 
     async def _pid(self, name: str) -> int:
         return (await self.system.status())[name][1]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 
 from tests.faults.links import Link
 from tests.faults.points import POINTS
@@ -47,6 +48,8 @@ LINKS = (
 )
 RECOVERY_SECONDS = 30.0
 """Within this after the end of a fault every accepted order is settled."""
+START_SECONDS = 15.0
+"""What the start of a process may take on a busy machine, before its recovery begins."""
 RESTART_SECONDS = 0.2
 STOP_SECONDS = 20.0
 ADMIN = ("admin@example.com", "the administrator's own")
@@ -62,10 +65,11 @@ class Child:
         self.service = service
         self.environment = dict(environment)
         self.starts = 0
-        self._log = log
+        self.log_file = log
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._first: Sequence[str] = ()
+        self._spawning = asyncio.Lock()
 
     @property
     def pid(self) -> int:
@@ -99,9 +103,18 @@ class Child:
         assert self._process is not None
         await self._process.wait()
 
-    def kill(self) -> None:
-        """Crash; it is started again."""
-        self._signal(signal.SIGKILL)
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """Ended in order inside the block."""
+        await self.stop()
+        try:
+            yield
+        finally:
+            await self.start()
+
+    def kill(self) -> bool:
+        """Crash; it is started again. False if it was not there, and so could not."""
+        return self._signal(signal.SIGKILL)
 
     def terminate(self) -> None:
         """Ask it to end in order; it is started again."""
@@ -111,8 +124,10 @@ class Child:
     async def hung(self) -> AsyncIterator[None]:
         """A process that does nothing inside the block, and keeps its connections."""
         self._signal(signal.SIGSTOP)
+        hung = self.pid
         try:
             yield
+            assert psutil.Process(hung).status() == psutil.STATUS_STOPPED
         finally:
             self._signal(signal.SIGCONT)
 
@@ -126,25 +141,28 @@ class Child:
 
     def log(self) -> str:
         """Everything that it ever logged."""
-        return self._log.read_text(errors="replace")
+        return self.log_file.read_text(errors="replace")
 
     async def _let_go(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
+        # Not while it starts the process, which would then be nobody's.
+        async with self._spawning:
+            if self._keeper is not None:
+                self._keeper.cancel()
+                await asyncio.gather(self._keeper, return_exceptions=True)
+                self._keeper = None
 
     async def _keep(self) -> None:
         while True:
             assert self._process is not None
             await self._process.wait()
             await asyncio.sleep(RESTART_SECONDS)
-            await self._spawn()
+            async with self._spawning:
+                await self._spawn()
 
     async def _spawn(self) -> None:
         command = self._first or ("-m", self.service)
         self._first = ()
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *command,
@@ -156,10 +174,12 @@ class Child:
             )
         self.starts += 1
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> bool:
         assert self._process is not None
-        if self._process.returncode is None:
+        running = self._process.returncode is None
+        if running:
             os.kill(self._process.pid, number)
+        return running
 
 
 @dataclass
@@ -175,7 +195,9 @@ class Shop:
     links: dict[tuple[str, str], Link]
     gateway_urls: list[str]
     http: httpx.AsyncClient
+    logs: Sequence[Path]
     account: tuple[str, str] = ADMIN
+    _read: dict[Path, int] = field(default_factory=dict)
     _marks: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def arm(self, service: str, step: str, count: int, bug: str = "") -> Path:
@@ -186,6 +208,26 @@ class Shop:
         wrapper = ("-m", "tests.faults.crash_point", service, str(count), str(mark), step, bug)
         await child.start(*wrapper)
         return mark
+
+    def alarms(self) -> list[str]:
+        """What the running audits reported as broken since this was asked last."""
+        found = []
+        for path in self.logs:
+            with path.open("rb") as log:
+                log.seek(self._read.get(path, 0))
+                whole, end, _ = log.read().rpartition(b"\n")
+            self._read[path] = self._read.get(path, 0) + len(whole + end)
+            found += [line for line in whole.decode().splitlines() if '"audit: broken"' in line]
+        return found
+
+    @asynccontextmanager
+    async def alone(self, service: str) -> AsyncIterator[None]:
+        """Only the first copy of a service runs inside the block."""
+        async with AsyncExitStack() as stack:
+            for name, child in self.children.items():
+                if child.service == service and name != service:
+                    await stack.enter_async_context(child.away())
+            yield
 
     async def ready(self) -> None:
         """Return once each gateway reaches all its neighbours."""
@@ -234,12 +276,12 @@ async def shop_running(
     linked: bool = False,
     copies: Mapping[str, int] | None = None,
     broker: Broker | None = None,
-    **variables: str,
+    **variables: str | None,
 ) -> AsyncIterator[Shop]:
     """All services on fresh databases and a fresh virtual host, healthy inside the block.
 
     `linked` puts a proxy into each link; `copies` runs more than one of a service;
-    `variables` are added to the environment of all.
+    `variables` are added to the environment of all; None takes one away.
     """
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -264,7 +306,8 @@ async def shop_running(
                 if used not in ("broker", "database"):
                     address = f"127.0.0.1:{instances[used][0]}"
                     links[user, used] = await enter(Link.before(address))
-        base = _environment(databases, broker, addresses) | variables
+        wanted = {**_environment(databases, broker, addresses), **variables}
+        base = {name: value for name, value in wanted.items() if value is not None}
         children = {}
         for service, own_ports in instances.items():
             environment = base | _own_links(service, links)
@@ -292,6 +335,7 @@ async def shop_running(
             links,
             urls,
             http,
+            [child.log_file for child in children.values()],
         )
         for child in children.values():
             await child.start()
@@ -331,6 +375,9 @@ def _environment(
         "LOGIN_RATE": "100000/minute",
         "LOGIN_FAILURE_RATE": "100000/minute",
         "ORDER_REOFFER_SECONDS": _NEVER,
+        # The running audits look oftener than by default: what is under way must not alarm them.
+        "ORDER_AUDIT_SECONDS": "1",
+        "INVENTORY_AUDIT_SECONDS": "1",
     }
 
 

@@ -23,6 +23,8 @@ class Link(TcpProxy):
         self.lose_replies = False
         """Whether what servers send is thrown away: the work is done and nobody learns of it."""
         self.lost_bytes = 0
+        self.met = 0
+        """How many bytes and connections met a failure."""
 
     @classmethod
     @asynccontextmanager
@@ -44,6 +46,11 @@ class Link(TcpProxy):
             link.heal()
             await link.cut()
 
+    def drop(self) -> None:
+        """Reset every connection; new ones are welcome."""
+        self.met += self.connections
+        super().drop()
+
     def heal(self) -> None:
         """Lose and delay nothing any more; connections that lost bytes are reset."""
         if self.lost_bytes:
@@ -62,8 +69,10 @@ class Link(TcpProxy):
             while chunk := await reader.read(_CHUNK):
                 if self.lose_requests if from_client else self.lose_replies:
                     self.lost_bytes += len(chunk)
+                    self.met += len(chunk)
                     continue
                 if not self._open.is_set():
+                    self.met += len(chunk)
                     self.held += len(chunk) * from_client
                     await self._open.wait()
                     self.held -= len(chunk) * from_client
@@ -71,6 +80,7 @@ class Link(TcpProxy):
                 # Once slow, always through the queue: bytes must not overtake each other.
                 slow = slow or self.latency_seconds > 0
                 if slow:
+                    self.met += len(chunk)
                     delayed.put_nowait((loop.time() + self.latency_seconds, chunk))
                 else:
                     writer.write(chunk)

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,44 +13,60 @@ from typing import Any
 import httpx
 
 from tests.faults.harness import Shop
+from tests.faults.promises import ANSWERED_TWICE, Breaches
 from tests.support.waiting import eventually
 from tests.system.shop import PASSWORD, Caller
+
+Key = tuple[int, str]
+"""A user's id and an idempotency key of that user."""
 
 _PAUSE_SECONDS = 0.15
 """Shorter than Retry-After asks for, so that a fault meets more tries."""
 _GIVE_UP_SECONDS = 100.0
 _TOKEN_SECONDS = 300.0
+_ORDERS = "/v1/orders"
+_CANCEL = 0.2
 _REFUSALS = {(409, "insufficient_stock"), (409, "not_cancellable")}
 _RETRIED = {(503, "unavailable"), (503, "overloaded"), (503, "not_ready"), (504, "timeout")}
 
 
 @dataclass
 class Load:
-    """What buyers did and were told; `accepted` maps (user id, key) to the order's id."""
+    """What buyers did and were told.
+
+    What they draw depends on seed and row alone: each buyer has dice of its own, and throws them
+    equally often however many tries an order needs.
+    """
 
     shop: Shop
     buyers: Sequence[Caller]
     products: Sequence[int]
-    chance: random.Random
+    seed: str
+    row: str = ""
     quantity: int = 3
-    cancel: float = 0.2
+    cancel: float = _CANCEL
     """How likely an order is cancelled once it is accepted."""
+    repeat: float = 0.1
+    """How likely an order is sent once more although it was answered."""
     gateways: Sequence[str] = ("",)
-    accepted: dict[tuple[int, str], str] = field(default_factory=dict)
+    gateway_dies: bool = False
+    """Whether this row hurts the gateway itself, so that requests may get no answer at all."""
+    asked: dict[Key, dict[int, int]] = field(default_factory=dict)
+    """Every order that was ever sent: how much of which product."""
+    accepted: dict[Key, str] = field(default_factory=dict)
+    """The id of every order that was answered with success."""
     cancelled: set[str] = field(default_factory=set)
     answers: Counter[str] = field(default_factory=Counter)
-    answered_twice: list[str] = field(default_factory=list)
-    false_answers: list[str] = field(default_factory=list)
-    given_up: list[str] = field(default_factory=list)
-    lost: int = 0
-    """Accepted orders that were not found when it was looked for them last."""
-    doubled: int = 0
-    """Movements of stock that were found twice, and keys that had become two orders."""
+    false_answers: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     sent: int = 0
+    """Orders sent, each try counted."""
     slowest: float = 0.0
-    logged_in_at: float = field(default_factory=time.monotonic)
+    """The longest that an answer took in this row."""
     counted: tuple[int, int] = (0, 0)
     """Orders sent and accepted when they were counted last."""
+    logged_in_at: float = field(default_factory=time.monotonic)
+    _dice: Sequence[random.Random] = ()
+    _told: set[tuple[str, str]] = field(default_factory=set)
 
     @classmethod
     async def of(
@@ -60,7 +76,30 @@ class Load:
         admin = await shop.admin()
         callers = await asyncio.gather(*(shop.nobody().registered() for _ in range(buyers)))
         wares = [await admin.product(stock=20 if n == 0 else stock) for n in range(products)]
-        return cls(shop, callers, wares, random.Random(str(seed)))
+        load = cls(shop, callers, wares, str(seed))
+        load.begin("")
+        return load
+
+    def begin(self, row: str) -> None:
+        """Draw from now on what belongs to this row, whatever ran before it."""
+        self.row = row
+        self._dice = [self.chance(f"buyer {number}") for number in range(len(self.buyers))]
+        self.cancel = _CANCEL
+        self.gateway_dies = False
+        self.slowest = 0.0
+
+    def chance(self, purpose: str) -> random.Random:
+        """Dice for one purpose of this row."""
+        return random.Random(f"{self.seed} {self.row} {purpose}")
+
+    def news(self, found: Breaches) -> Breaches:
+        """What was not found before: a breach fails the row that made it, not all after it."""
+        new = {
+            sentence: [case for case in cases if (sentence, case) not in self._told]
+            for sentence, cases in found.items()
+        }
+        self._told |= {(sentence, case) for sentence, cases in new.items() for case in cases}
+        return {sentence: cases for sentence, cases in new.items() if cases}
 
     def refusals(self) -> int:
         """How many tries ended without a definite answer."""
@@ -70,28 +109,40 @@ class Load:
     async def place(self, orders: int) -> None:
         """Every buyer places so many orders."""
         await self._log_in_again()
-        await asyncio.gather(*(self._buy(buyer, orders) for buyer in self.buyers))
+        await asyncio.gather(*(self._buy(number, orders) for number in range(len(self.buyers))))
 
     @asynccontextmanager
     async def going_on(self) -> AsyncIterator[None]:
         """Buyers order all the time inside the block; then they finish what they have begun."""
         await self._log_in_again()
         stop = asyncio.Event()
-        tasks = [asyncio.create_task(self._buy(buyer, 1 << 30, stop)) for buyer in self.buyers]
+        tasks = [
+            asyncio.create_task(self._buy(number, 1 << 30, stop))
+            for number in range(len(self.buyers))
+        ]
         try:
             yield
         finally:
             stop.set()
             await asyncio.gather(*tasks)
 
-    async def until(self, happened: Callable[[], bool], within: float = 90.0) -> None:
-        """Order until `happened()` is true."""
+    async def until(self, happened: Callable[[], bool], within: float = 90.0) -> float:
+        """Order until `happened()` is true; the moment when it was."""
 
         async def seen() -> bool:
             return happened()
 
         async with self.going_on():
             await eventually(seen, within=within, every=0.02)
+            return time.monotonic()
+
+    async def ask_again(self, orders: int) -> None:
+        """Send some accepted orders once more: their answers have to be the same."""
+        await self._log_in_again()
+        buyers = {buyer.user_id: buyer for buyer in self.buyers}
+        known = list(self.accepted)
+        for key in self.chance("again").sample(known, k=min(orders, len(known))):
+            await self._place(buyers[key[0]], key)
 
     async def _log_in_again(self) -> None:
         """Renew the buyers' tokens long before they expire: no row lasts as long as one."""
@@ -102,37 +153,45 @@ class Load:
         )
         self.logged_in_at = time.monotonic()
 
-    async def _buy(self, buyer: Caller, orders: int, stop: asyncio.Event | None = None) -> None:
+    async def _buy(self, number: int, orders: int, stop: asyncio.Event | None = None) -> None:
         for _ in range(orders):
             if stop is not None and stop.is_set():
                 return
-            await self._order(buyer)
+            await self._order(self.buyers[number], self._dice[number])
 
-    async def _order(self, buyer: Caller) -> None:
-        key = str(uuid.UUID(int=self.chance.getrandbits(128), version=4))
+    async def _order(self, buyer: Caller, dice: random.Random) -> None:
+        key = buyer.user_id, str(uuid.UUID(int=dice.getrandbits(128), version=4))
         # Crossed: different buyers name the same products in different order.
-        wares = self.chance.sample(list(self.products), k=self.chance.randint(1, 3))
-        items = [
-            {"product_id": ware, "quantity": self.chance.randint(1, self.quantity)}
-            for ware in wares
-        ]
-        cancel = self.chance.random() < self.cancel
-        self.sent += 1
-        placed = await self._insist(
-            buyer, "/v1/orders", {"items": items}, {"Idempotency-Key": key}, success=201
-        )
-        if placed is None:
+        wares = dice.sample(list(self.products), k=dice.randint(1, 3))
+        self.asked[key] = {ware: dice.randint(1, self.quantity) for ware in wares}
+        repeat, cancel = dice.random() < self.repeat, dice.random() < self.cancel
+        order = await self._place(buyer, key)
+        if order is None:
             return
-        order = str(placed["id"])
-        known = self.accepted.setdefault((buyer.user_id, key), order)
-        if known != order:
-            self.answered_twice.append(f"{key}: {known} and {order}")
-        if placed["user_id"] != buyer.user_id:
-            self.false_answers.append(f"I8 {order} of another was shown to {buyer.user_id}")
+        if repeat:
+            await self._place(buyer, key)
         if cancel:
-            done = await self._insist(buyer, f"/v1/orders/{order}/cancel", None, {}, success=200)
+            done = await self._insist(buyer, f"{_ORDERS}/{order}/cancel", None, {}, success=200)
             if done is not None:
                 self.cancelled.add(order)
+
+    async def _place(self, buyer: Caller, key: Key) -> str | None:
+        """The order's id; None if it was refused."""
+        items = [{"product_id": ware, "quantity": n} for ware, n in self.asked[key].items()]
+        headers = {"Idempotency-Key": key[1]}
+        placed = await self._insist(buyer, _ORDERS, {"items": items}, headers, success=201)
+        if placed is None:
+            if key in self.accepted:
+                self.false_answers["I6 an accepted order was refused"].append(str(key))
+            return None
+        order = str(placed["id"])
+        known = self.accepted.setdefault(key, order)
+        if known != order:
+            two = f"{key}: {known} and {order}"
+            self.false_answers[ANSWERED_TWICE].append(two)
+        if placed["user_id"] != buyer.user_id:
+            self.false_answers["I8 an order of another was shown"].append(order)
+        return order
 
     async def _insist(
         self, buyer: Caller, path: str, body: object, headers: Mapping[str, str], success: int
@@ -140,12 +199,13 @@ class Load:
         """The answer of success, None if it was refused; tries again while it is unknown."""
         deadline = time.monotonic() + _GIVE_UP_SECONDS
         while time.monotonic() < deadline:
-            gateway = self.chance.choice(self.gateways)
+            self.sent += path == _ORDERS
+            gateway = self.gateways[self.sent % len(self.gateways)]
             started = time.monotonic()
             try:
                 answer = await buyer.call("POST", f"{gateway}{path}", body, headers)
             except httpx.TransportError as error:
-                self.answers[type(error).__name__] += 1
+                self._unanswered(error)
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             finally:
@@ -156,9 +216,13 @@ class Load:
             if self._refused(answer):
                 return None
             await asyncio.sleep(_PAUSE_SECONDS)
-        self.given_up.append(path)
-        self.false_answers.append(f"I2 no answer to {path} within {_GIVE_UP_SECONDS:g} s")
+        self.false_answers["I2 buyers gave up"].append(f"{path} {headers}")
         return None
+
+    def _unanswered(self, error: httpx.TransportError) -> None:
+        self.answers[type(error).__name__] += 1
+        if not self.gateway_dies:
+            self.false_answers["I7 no answer at all"].append(f"in {self.row}: {error!r}")
 
     def _refused(self, answer: httpx.Response) -> bool:
         """Whether the answer is a final no; notes one that is no allowed answer at all."""
@@ -169,6 +233,7 @@ class Load:
         if (answer.status_code, code) in _REFUSALS:
             return True
         known = (answer.status_code, code) in _RETRIED
-        if not known or (answer.status_code == 503 and "Retry-After" not in answer.headers):
-            self.false_answers.append(f"I7 unexpected: {answer.status_code} {answer.text[:200]}")
+        if not known or "Retry-After" not in answer.headers:
+            what = f"in {self.row}: {answer.status_code} {answer.text[:200]}"
+            self.false_answers["I7 an answer that is not allowed"].append(what)
         return not known

@@ -1,14 +1,17 @@
 """The broker's queues, read and written behind the services' backs."""
 
 import asyncio
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 
 from proto.events import CONTENT_TYPE, INVENTORY_QUEUE
 from tests.support.infrastructure import Broker
+from tests.support.waiting import eventually
 
 READ_SECONDS = 30.0
 
@@ -28,8 +31,10 @@ async def deliver(broker: Broker, body: bytes, message_id: str) -> None:
     await deliver_all(broker, [(message_id, body)])
 
 
-async def deliver_all(broker: Broker, messages: Iterable[tuple[str, bytes]]) -> None:
-    """Put many messages, by id and body, into the consumer's queue in their order."""
+async def deliver_all(
+    broker: Broker, messages: Iterable[tuple[str, bytes]], queue: str = INVENTORY_QUEUE
+) -> None:
+    """Put many messages, by id and body, into a queue in their order."""
     async with await aio_pika.connect(broker.url, timeout=10) as connection:
         channel = await connection.channel()
         waiting = []
@@ -40,7 +45,7 @@ async def deliver_all(broker: Broker, messages: Iterable[tuple[str, bytes]]) -> 
                 content_type=CONTENT_TYPE,
                 delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             )
-            waiting.append(channel.default_exchange.publish(message, INVENTORY_QUEUE))
+            waiting.append(channel.default_exchange.publish(message, queue))
             if len(waiting) == 500:
                 await asyncio.gather(*waiting)
                 waiting.clear()
@@ -72,13 +77,31 @@ async def lying_in(broker: Broker, queue: str) -> list[Letter]:
             await declared.consume(arrive)
             async with asyncio.timeout(READ_SECONDS):
                 await complete.wait()
-    # Nothing was acked: with its channel gone, each message is back in its place.
+
+    async def back() -> int:
+        return await waiting(broker, queue)
+
+    # Nothing was acked: with its channel gone, each message goes back to its place.
+    await eventually(back, lambda count: count >= wanted)
     return found
 
 
 async def message_ids(broker: Broker, queue: str) -> set[str]:
     """The ids of the messages that lie in a queue, which stay there."""
     return {letter.message_id for letter in await lying_in(broker, queue)}
+
+
+async def refuses(broker: Broker, queue: str) -> None:
+    """Return once a queue takes no more; it is filled with what nobody can read until then."""
+
+    async def refused() -> bool:
+        try:
+            await deliver_all(broker, [(str(uuid.uuid4()), b"{")], queue)
+        except aio_pika.exceptions.DeliveryError:
+            return True
+        return False
+
+    await eventually(refused)
 
 
 async def purge(broker: Broker, queue: str) -> None:
@@ -92,3 +115,11 @@ async def waiting(broker: Broker, queue: str) -> int:
     async with await aio_pika.connect(broker.url, timeout=10) as connection:
         declared = await (await connection.channel()).declare_queue(queue, passive=True)
         return declared.declaration_result.message_count or 0
+
+
+async def unfinished(broker: Broker, queue: str) -> int:
+    """How many messages wait to be delivered or acked, as of some seconds ago."""
+    async with broker.management() as api:
+        answer = await api.get(f"/api/queues/{quote(broker.name, safe='')}/{queue}")
+        answer.raise_for_status()
+        return int(answer.json().get("messages", -1))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -9,16 +10,15 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from tests.faults import tally
+from tests.faults.conftest import left_clean
 from tests.faults.ground import Ground, ground
 from tests.faults.harness import Shop, shop_running
 from tests.faults.invariants import broken
 from tests.faults.load import Load
 from tests.faults.store import Store
 
-pytestmark = pytest.mark.whole_matrix
-
-FULL_SECONDS = 5.0
+DOWN_SECONDS = 10.0
+FULL_SECONDS = 4.0
 CONFLICT_SECONDS = 8.0
 
 
@@ -32,19 +32,52 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 async def hurt(own: Ground, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with shop_running(own.infrastructure, tmp_path_factory.mktemp("shop")) as shop:
         yield shop
+        await left_clean(shop)
 
 
 @pytest_asyncio.fixture(scope="module")
-async def buyers(hurt: Shop, seed: str) -> Load:
+async def regulars(hurt: Shop, seed: str) -> Load:
     return await Load.of(hurt, f"{seed} database")
+
+
+@pytest.fixture
+def buyers(regulars: Load, request: pytest.FixtureRequest) -> Load:
+    regulars.begin(request.node.name)
+    return regulars
+
+
+@pytest.mark.whole_matrix
+async def test_the_database_is_killed_and_restarted(own: Ground, hurt: Shop, buyers: Load) -> None:
+    refusals = buyers.refusals()
+    async with buyers.going_on():
+        await own.kill("postgres")
+        healed_at = time.monotonic()
+        assert buyers.refusals() > refusals
+    assert await broken(hurt, buyers, healed_at) == []
+
+
+@pytest.mark.whole_matrix
+async def test_the_database_is_down_for_a_while(own: Ground, hurt: Shop, buyers: Load) -> None:
+    async with buyers.going_on():
+        async with own.down("postgres"):
+            refusals = buyers.refusals()
+            await asyncio.sleep(DOWN_SECONDS)
+            assert buyers.refusals() > refusals
+        healed_at = time.monotonic()
+    assert await broken(hurt, buyers, healed_at) == []
 
 
 @asynccontextmanager
 async def _raising(database: Store, table: str, state: str, when: str) -> AsyncIterator[None]:
-    """Inside the block writes to the table fail with this SQLSTATE, whenever `when` is true."""
+    """Inside the block writes to the table fail with this SQLSTATE, whenever `when` is true.
+
+    A sequence counts the failures, because a rollback does not set it back.
+    """
+    await database.rows("CREATE SEQUENCE failures")
     await database.rows(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        f" IF {when} THEN RAISE EXCEPTION 'planted' USING ERRCODE = '{state}'; END IF;"
+        f" IF {when} THEN PERFORM nextval('failures');"
+        f" RAISE EXCEPTION 'planted' USING ERRCODE = '{state}'; END IF;"
         " RETURN NULL; END $$"
     )
     await database.rows(
@@ -52,61 +85,52 @@ async def _raising(database: Store, table: str, state: str, when: str) -> AsyncI
     )
     try:
         yield
+        assert await database.value("SELECT is_called FROM failures"), "nothing failed"
     finally:
         await database.rows("DROP FUNCTION fail CASCADE")
+        await database.rows("DROP SEQUENCE failures")
 
 
-async def test_the_database_is_killed_and_restarted(own: Ground, hurt: Shop, buyers: Load) -> None:
-    async with buyers.going_on():
-        await own.kill("postgres")
-        await asyncio.sleep(2)
-    assert await broken(hurt, buyers) == []
-    tally.count(buyers, faults=1)
-
-
-async def test_the_database_is_down_for_a_while(own: Ground, hurt: Shop, buyers: Load) -> None:
-    async with buyers.going_on(), own.down("postgres"):
-        await asyncio.sleep(10)
-    assert await broken(hurt, buyers) == []
-    tally.count(buyers, faults=1)
-
-
-@pytest.mark.parametrize(
-    ("table", "state"),
+@pytest.mark.rows(
+    "case",
     [
-        ("orders", "53100"),
-        ("outbox", "53100"),
-        ("reservations", "53100"),
-        ("stock_movements", "53100"),
-        ("orders", "40001"),
-        ("orders", "40P01"),
-        ("products", "40001"),
-        ("products", "40P01"),
+        "orders 53100",
+        "outbox 53100",
+        "reservations 53100",
+        "stock_movements 53100",
+        "orders 40001",
+        "orders 40P01",
+        "products 40001",
+        "products 40P01",
     ],
+    quick=1,
 )
-async def test_writes_fail(hurt: Shop, buyers: Load, table: str, state: str) -> None:
-    database = hurt.orders if table in ("orders", "outbox") else hurt.inventory
+async def test_writes_fail(shop: Shop, load: Load, case: str) -> None:
+    table, state = case.split()
+    database = shop.orders if table in ("orders", "outbox") else shop.inventory
     # A full disk fails every write; conflicts and timeouts come and go.
     when = "true" if state == "53100" else "random() < 0.5"
-    async with buyers.going_on(), _raising(database, table, state, when):
-        await asyncio.sleep(FULL_SECONDS)
-    assert await broken(hurt, buyers) == []
-    tally.count(buyers, faults=1)
+    async with load.going_on():
+        async with _raising(database, table, state, when):
+            await asyncio.sleep(FULL_SECONDS)
+        healed_at = time.monotonic()
+    assert await broken(shop, load, healed_at) == []
 
 
-async def test_crossed_transactions_deadlock(hurt: Shop, buyers: Load) -> None:
+@pytest.mark.whole_matrix
+async def test_crossed_transactions_deadlock(shop: Shop, load: Load) -> None:
     """Somebody locks the products in the opposite order, slowly, all the time."""
-    deadlocks = await _deadlocks(hurt.inventory)
-    wares = sorted(buyers.products, reverse=True)
-    async with buyers.going_on():
-        rivals = [asyncio.create_task(_lock(hurt.inventory, wares)) for _ in range(2)]
+    deadlocks = await _deadlocks(shop.inventory)
+    wares = sorted(load.products, reverse=True)
+    async with load.going_on():
+        rivals = [asyncio.create_task(_lock(shop.inventory, wares)) for _ in range(2)]
         await asyncio.sleep(CONFLICT_SECONDS)
         for rival in rivals:
             rival.cancel()
         await asyncio.gather(*rivals, return_exceptions=True)
-    assert await broken(hurt, buyers) == []
-    assert await _deadlocks(hurt.inventory) > deadlocks
-    tally.count(buyers, faults=1)
+        healed_at = time.monotonic()
+    assert await broken(shop, load, healed_at) == []
+    assert await _deadlocks(shop.inventory) > deadlocks
 
 
 async def _lock(database: Store, wares: list[int]) -> None:
