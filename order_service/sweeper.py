@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from order_service import outbox, storage
 from order_service.events import order_event
-from order_service.models import Caller
+from order_service.models import Caller, Order
 from order_service.wakeups import Wakeups
+from service_kit.context import new_traceparent
 from service_kit.database import transaction
 from service_kit.errors import ServiceError
 
@@ -58,8 +59,8 @@ class Sweeper:
             if not overdue:
                 return 0
             now = dt.datetime.now(dt.UTC)
-            found = await storage.load_orders(connection, overdue)
-            events = [order_event(order, Caller(), now) for order in found.values()]
+            found = await storage.load_orders(connection, overdue, history=True)
+            events = [order_event(order, _caller(order), now) for order in found.values()]
             await outbox.add(connection, events)
         self._wakeups.announce(())
         return len(events)
@@ -72,3 +73,9 @@ class Sweeper:
             pruned += portion
             if portion < outbox.PRUNED_AT_ONCE:
                 return pruned
+
+
+def _caller(order: Order) -> Caller:
+    """Who asked for the order's status, on a trace of its own: the first one is long over."""
+    request_id = order.history[-1].request_id if order.history else ""
+    return Caller(request_id, new_traceparent())

@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -117,6 +118,16 @@ async def test_an_order_pending_too_long_is_offered_again_with_a_new_event(
         {"product_id": 3, "name": "thing", "quantity": 2, "unit_price_cents": 250}
     ]
     assert wakeups.outbox.is_set()
+
+
+async def test_an_event_offered_again_names_the_request_and_has_a_trace(
+    engine: AsyncEngine,
+) -> None:
+    await placed(engine)
+    await sweeper(engine).offer_again()
+    (found,) = await offered(engine)
+    assert found.request_id == "r"
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", found.traceparent)
 
 
 async def test_an_order_within_its_time_is_left_alone(engine: AsyncEngine) -> None:
