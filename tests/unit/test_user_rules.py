@@ -1,6 +1,7 @@
 """What addresses, names, passwords and settings the user service takes."""
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from service_kit.errors import InvalidArgument, ResourceExhausted
 from service_kit.settings import SettingsError, load
 from user_service.models import MAX_EMAIL, canonical_email, valid_email, valid_name
-from user_service.passwords import Passwords, Verification, check_password
+from user_service.passwords import NICENESS, Passwords, Verification, check_password
 from user_service.settings import Settings
 
 DATABASE_URL = "postgresql+asyncpg://postgres@localhost/users"
@@ -152,6 +153,14 @@ async def test_passwords_beyond_the_queue_are_refused_at_once() -> None:
         reasons = [getattr(answer, "reason", "hashed") for answer in answers]
         assert reasons == ["hashed"] * 3 + ["OVERLOADED"] * 2
         assert await passwords.hash("correct horse")
+
+
+async def test_hashing_yields_the_processor_to_requests() -> None:
+    with Passwords(**CHEAP, workers=1, queue=0) as passwords:
+        hashing = await passwords._run(
+            lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        )
+    assert hashing == os.getpriority(os.PRIO_PROCESS, 0) + NICENESS
 
 
 async def test_who_gives_up_leaves_the_queue_and_is_not_hashed_for() -> None:
