@@ -54,15 +54,16 @@ class Relay:
             sent = await self.send_batch(connection)
             if BUSY_ABOVE < sent < self._max_items:
                 await asyncio.sleep(max(0.0, started + PACE_SECONDS - loop.time()))
-            elif sent == 0:
+            elif sent <= BUSY_ABOVE:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
                         await self._wakeups.outbox.wait()
 
     async def send_batch(self, connection: AsyncConnection) -> int:
-        """Publish the oldest unsent events and mark those confirmed; returns how many were due.
+        """Publish the oldest unsent events and mark those confirmed; returns how many there were.
 
-        Nothing is marked that the broker has not confirmed; an event refused waits by itself.
+        Nothing is marked that the broker has not confirmed; an event refused waits by itself. If
+        none could be published it returns 0 after a pause, and they are due at once.
         """
         events = await outbox.unsent(connection, self._max_items)
         if not events:
@@ -71,7 +72,8 @@ class Relay:
             answers = await self._producer.publish(events)
         except ServiceError as error:
             await self._back_off(error)
-            return len(events)
+            self._wakeups.outbox.set()
+            return 0
         self._failures = 0
         confirmed, refused = [], {}
         for event, failure in zip(events, answers, strict=True):
