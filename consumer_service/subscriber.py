@@ -20,7 +20,7 @@ from service_kit.messaging import BROKER_FAILURES, watch
 
 log = structlog.get_logger(__name__)
 
-PACE_SECONDS = 0.040
+PACE_SECONDS = 0.050
 """While busy, batches that are not full start no faster than this: fuller ones cost less."""
 BUSY_ABOVE = 8
 PREFETCHED_BATCHES = 2

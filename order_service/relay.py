@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.5
 """How soon an event is found whose wake-up was missed or happened in another process."""
-PACE_SECONDS = 0.040
+PACE_SECONDS = 0.050
 """While busy, batches that are not full start no faster than this: fuller ones cost less."""
 BUSY_ABOVE = 8
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)

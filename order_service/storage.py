@@ -137,7 +137,15 @@ SELECT id FROM overdue WHERE NOT unsent
 """)  # noqa: S608 - built of constants
 
 _ANY_ORDER = bindparam("ids", type_=ARRAY(Uuid)).any_()
-_ORDERS = select(orders).where(orders.c.id == _ANY_ORDER)
+_ORDERS = select(
+    orders.c.id,
+    orders.c.user_id,
+    orders.c.status,
+    orders.c.total_cents,
+    orders.c.shortages,
+    orders.c.created_at,
+    orders.c.updated_at,
+).where(orders.c.id == _ANY_ORDER)
 _ITEMS = (
     select(order_items)
     .where(order_items.c.order_id == _ANY_ORDER)

@@ -44,4 +44,5 @@ def bound(context: CallContext) -> Iterator[None]:
 
 def new_traceparent() -> str:
     """Start a sampled trace (https://www.w3.org/TR/trace-context/#traceparent-header)."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    digits = secrets.token_hex(24)
+    return f"00-{digits[:32]}-{digits[32:]}-01"
