@@ -20,7 +20,9 @@ log.console = true
 log.console.level = warning
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.relative = 0.3
+raft.wal_max_size_bytes = 64000000
 """
+"""The log of the quorum queues is kept in memory, too: 512 MB of it unless told otherwise."""
 # The node's own folder by a name without spaces or percent signs, which parts of RabbitMQ take
 # apart. Its cwd is that folder, and so is that of the tools that it calls.
 _HERE = "/proc/self/cwd"
