@@ -17,6 +17,9 @@ OPEN_SHARE = 0.7
 FLOOD_SHARE = 0.1
 """Beside a flood of log-ins there are so many reads, and orders, of what the system can settle."""
 COALESCING_CLIENTS = 64
+COALESCED_SHARE = 0.5
+UNCOALESCED_SHARE = 0.1
+"""So much of a measurement's usual time does a turn take, with coalescing and without."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,11 @@ def _coalescing(on: Shop, off: Shop, plan: Plan, progress: Progress) -> Coalesci
     for turn in range(plan.coalescing_turns):
         progress.step(f"coalescing off and on: {turn + 1} of {plan.coalescing_turns}")
         for which in ("on", "off") if turn % 2 else ("off", "on"):
-            one = measure.closed(on if which == "on" else off, COALESCING_CLIENTS, plan.seconds / 2)
+            # What is accepted in a second without coalescing takes many to settle.
+            share = COALESCED_SHARE if which == "on" else UNCOALESCED_SHARE
+            one = measure.closed(
+                on if which == "on" else off, COALESCING_CLIENTS, plan.seconds * share
+            )
             (found.on if which == "on" else found.off).append(one)
     return found
 
