@@ -52,9 +52,11 @@ class Relay:
             started = loop.time()
             self._wakeups.outbox.clear()
             sent = await self.send_batch(connection)
-            if BUSY_ABOVE < sent < self._max_items:
+            if sent == self._max_items:
+                continue  # more may be due
+            if sent > BUSY_ABOVE:
                 await asyncio.sleep(max(0.0, started + PACE_SECONDS - loop.time()))
-            elif sent <= BUSY_ABOVE:
+            else:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
                         await self._wakeups.outbox.wait()

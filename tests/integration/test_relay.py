@@ -124,6 +124,15 @@ async def test_events_are_published_in_order_and_marked(
     assert await published(broker) == ids
 
 
+async def test_a_full_batch_is_followed_by_the_next_without_a_sign_of_more(
+    engine: AsyncEngine, producer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "POLL_SECONDS", 3600.0)
+    await add(engine, new_events(6))
+    async with relaying(engine, producer, max_items=2):
+        await all_sent(engine)
+
+
 async def test_an_event_is_marked_only_after_the_brokers_confirm(
     broker: Broker, engine: AsyncEngine
 ) -> None:
