@@ -18,7 +18,7 @@ from service_kit.errors import Internal, ResourceExhausted, ServiceError, Unavai
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_LONGEST_WAIT = 5
+_LONGEST_WAIT = 2
 """How many lingers a batch waits while callers keep coming one by one."""
 
 
@@ -36,7 +36,7 @@ class Batcher(Generic[Item, Result]):
     fail with that error. A caller that gives up does not stop the batch. At most
     `max_in_flight` batches run at once and at most `max_queue` items wait; beyond that `submit`
     raises ResourceExhausted. After a batch of more than `busy_above` items the next one waits for
-    the callers that just left until none has come for `linger` seconds, five times that at most;
+    the callers that just left until none has come for `linger` seconds, twice that at most;
     after a smaller one it does not wait.
     """
 
