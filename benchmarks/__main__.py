@@ -30,7 +30,7 @@ def measure(
     *,
     quick: Annotated[bool, typer.Option(help="A minute instead of five.")] = False,
     grow: Annotated[
-        bool, typer.Option("--growth", help="Growth instead of speed; about 25 minutes.")
+        bool, typer.Option("--growth", help="Growth instead of speed; about ten minutes.")
     ] = False,
     smoke: Annotated[
         bool, typer.Option(help="Everything as short as can be, for tests.", hidden=True)
