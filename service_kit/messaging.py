@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.connection import make_url
 from aiormq.exceptions import (
     AMQPError,
     ChannelInvalidStateError,
@@ -148,9 +149,14 @@ async def connected_once(url: str, name: str) -> AsyncIterator[AbstractConnectio
 
 
 async def _connect(url: str, name: str) -> AbstractConnection:
-    return await aio_pika.connect(
-        url,
-        timeout=CONNECT_SECONDS,
-        heartbeat=HEARTBEAT_SECONDS,
-        client_properties={"connection_name": name},
+    connection = aio_pika.Connection(
+        make_url(url, heartbeat=HEARTBEAT_SECONDS), client_properties={"connection_name": name}
     )
+    try:
+        await connection.connect(timeout=CONNECT_SECONDS)
+    except BaseException:
+        # Its finalizer would, in whichever thread collects garbage; `aio_pika.connect` leaves it to
+        # that.
+        await connection.close()
+        raise
+    return connection

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import aio_pika
 import asyncpg
 
 from launcher import rabbitmq_node
+from service_kit.errors import Unavailable
+from service_kit.messaging import connected_once
 from tests.faults.store import Store
 from tests.support.infrastructure import Infrastructure, started
 from tests.support.system import System
@@ -53,7 +54,7 @@ class Ground:
         async def serves() -> bool:
             try:
                 await connect()
-            except (OSError, asyncpg.PostgresError, aio_pika.exceptions.AMQPError):
+            except (OSError, asyncpg.PostgresError, Unavailable):
                 return False
             return True
 
@@ -63,7 +64,8 @@ class Ground:
         await Store(self.infrastructure.admin_url).value("SELECT 1")
 
     async def _connect_rabbitmq(self) -> None:
-        await (await aio_pika.connect(self.infrastructure.broker_url, timeout=5)).close()
+        async with connected_once(self.infrastructure.broker_url, "is it back?"):
+            pass
 
     async def _pid(self, name: str) -> int:
         return (await self.system.status())[name][1]

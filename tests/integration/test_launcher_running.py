@@ -20,6 +20,8 @@ import pytest
 
 from launcher import orphans
 from launcher.environment import read_env_file
+from service_kit.errors import Unavailable
+from service_kit.messaging import connected_once
 from tests.support.infrastructure import CHECKOUT, START
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
@@ -140,12 +142,12 @@ async def test_a_killed_broker_comes_back_with_its_messages(running: Runner) -> 
 
     async def body() -> bytes:
         try:
-            async with await aio_pika.connect(url) as connection:
+            async with connected_once(url, "is it kept?") as connection:
                 queue = await (await connection.channel()).get_queue("kept")
                 found = await queue.get()
                 await found.ack()
                 return found.body
-        except (OSError, aio_pika.exceptions.AMQPError) as error:
+        except Unavailable as error:
             return repr(error).encode()
 
     await eventually(body, lambda found: found == b"still here", within=60)
