@@ -8,13 +8,14 @@ from typing import Any
 import aio_pika
 import stamina
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractChannel
 from aiormq.abc import AbstractChannel as UnderlayChannel
 from aiormq.abc import DeliveredMessage
 
 from consumer_service.cloud_events import read_event
 from consumer_service.models import OrderEvent, PoisonError
 from proto.events import DEAD_LETTER_EXCHANGE, INVENTORY_QUEUE, REASON_HEADER, TIME_HEADER
+from service_kit.batch_consume import BulkConnection
 from service_kit.context import REQUEST_ID, TRACEPARENT, CallContext
 from service_kit.messaging import BROKER_FAILURES, watch
 
@@ -47,7 +48,7 @@ class Subscriber:
         self._stop = stop
         self._batch_in_hand = asyncio.Lock()
 
-    async def session(self, connection: AbstractConnection) -> None:
+    async def session(self, connection: BulkConnection) -> None:
         """Consume until `stop` is set, then finish the batch in hand; raises if the broker goes."""
         opened = await connection.channel()
         await opened.set_qos(prefetch_count=PREFETCHED_BATCHES * self._max_items)
@@ -55,13 +56,8 @@ class Subscriber:
         channel = await opened.get_underlay_channel()
         arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
         cancelled = asyncio.Event()
-
-        async def arrive(message: DeliveredMessage) -> None:
-            arrived.put_nowait(message)
-
         channel.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
-        # aio-pika's own consumer costs twice as much a message as aiormq's, on which it stands.
-        consumer = await channel.basic_consume(INVENTORY_QUEUE, arrive)
+        consumer_tag = await connection.consume(channel, INVENTORY_QUEUE, arrived.put_nowait)
         log.info("consuming", queue=INVENTORY_QUEUE)
         ending = {
             asyncio.create_task(self._work(arrived, channel, dead_letters)),
@@ -73,7 +69,7 @@ class Subscriber:
             done, _ = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-            await channel.basic_cancel(consumer.consumer_tag or "")
+            await channel.basic_cancel(consumer_tag)
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self._batch_in_hand.acquire()
         finally:

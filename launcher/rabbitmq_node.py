@@ -73,7 +73,7 @@ def program(layout: Layout, endpoint: Endpoint, script: Path) -> Program:
             "RABBITMQ_CONFIG_FILE": f"{_HERE}/rabbitmq.conf",
             # The machine's own node may have one, which is not meant for us.
             "RABBITMQ_CONF_ENV_FILE": f"{_HERE}/rabbitmq-env.conf",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _LOOPBACK_ONLY,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK_ONLY} {_schedulers()}",
             "ERL_CRASH_DUMP_SECONDS": "0",
             # The script then becomes the server instead of waiting for it, so that the process
             # which is watched, and may be killed, is the server.
@@ -81,6 +81,15 @@ def program(layout: Layout, endpoint: Endpoint, script: Path) -> Program:
         },
         stop_seconds=30,
     )
+
+
+def _schedulers() -> str:
+    """Schedulers for half of the cores (https://www.rabbitmq.com/docs/runtime#scheduling).
+
+    The node shares the machine with all services; schedulers that wake each other cost it a fifth.
+    """
+    half = max(1, len(os.sched_getaffinity(0)) // 2)
+    return f"+S {half}:{half}"
 
 
 def _definitions(endpoint: Endpoint) -> dict[str, object]:

@@ -16,6 +16,7 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
 )
 
+from service_kit.batch_consume import BulkConnection
 from service_kit.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -117,7 +118,7 @@ async def watch(
 
 
 async def keep_connected(
-    url: str, name: str, session: Callable[[AbstractConnection], Awaitable[None]]
+    url: str, name: str, session: Callable[[BulkConnection], Awaitable[None]]
 ) -> None:
     """Run `session` on a connection, again on a new one whenever either fails, until it returns.
 
@@ -148,8 +149,8 @@ async def connected_once(url: str, name: str) -> AsyncIterator[AbstractConnectio
         raise Unavailable("BROKER_UNAVAILABLE", f"the broker failed: {error!r}") from error
 
 
-async def _connect(url: str, name: str) -> AbstractConnection:
-    connection = aio_pika.Connection(
+async def _connect(url: str, name: str) -> BulkConnection:
+    connection = BulkConnection(
         make_url(url, heartbeat=HEARTBEAT_SECONDS), client_properties={"connection_name": name}
     )
     try:
