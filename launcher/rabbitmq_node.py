@@ -86,7 +86,7 @@ def program(layout: Layout, endpoint: Endpoint, script: Path) -> Program:
 def _schedulers() -> str:
     """Schedulers for half of the cores (https://www.rabbitmq.com/docs/runtime#scheduling).
 
-    The node shares the machine with all services; schedulers that wake each other cost it a fifth.
+    The services need the others, and schedulers that wake each other cost the node a quarter.
     """
     half = max(1, len(os.sched_getaffinity(0)) // 2)
     return f"+S {half}:{half}"

@@ -15,7 +15,7 @@ from typing import Any, SupportsIndex
 import aio_pika
 from aiormq import SSLContextProvider, TransportFactory
 from aiormq.abc import AbstractChannel, DeliveredMessage
-from aiormq.exceptions import AMQPConnectionError
+from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
 from pamqp.exceptions import PAMQPException
 from pamqp.frame import unmarshal
 from yarl import URL
@@ -42,7 +42,10 @@ class BulkConnection(aio_pika.Connection):
         self.kwargs["transport_factory"] = self._transport
 
     async def consume(self, channel: AbstractChannel, queue: str, arrive: Arrive) -> str:
-        """Consume `queue` on `channel`, which nobody else does; returns the consumer tag."""
+        """Consume `queue`; returns the consumer tag.
+
+        Whatever is delivered on the number of `channel` goes to `arrive` until the connection ends.
+        """
 
         async def arrive_later(message: DeliveredMessage) -> None:
             arrive(message)
@@ -86,20 +89,18 @@ class Taker:
     missing: int = 0
 
     def take(self, kind: int, frame: bytes) -> bool:
-        """Whether the frame belongs to a delivery; raises PAMQPException if it is unreadable."""
-        if kind == _METHOD:
-            if not frame.startswith(_DELIVER, _FRAME.size):
+        """Whether the frame belongs to a delivery; raises if it is unreadable or out of place."""
+        if self.method is None:
+            if kind != _METHOD or not frame.startswith(_DELIVER, _FRAME.size):
                 return False
             _, _, self.method = unmarshal(frame)
             self.header, self.bodies = None, []
             return True
-        if self.method is None:
-            return False
+        if kind != (_HEADER if self.header is None else _BODY) or not frame.endswith(_END):
+            raise PAMQPException(f"a frame of kind {kind} in the middle of a message")
         if kind == _HEADER:
             _, _, self.header = unmarshal(frame)
             self.missing = self.header.body_size
-        elif self.header is None or not frame.endswith(_END):
-            raise PAMQPException("no frame of a body")
         else:
             self.bodies.append(frame[_FRAME.size : -1])
             self.missing -= len(self.bodies[-1])
@@ -139,7 +140,7 @@ class DeliveryReader(asyncio.StreamReader):
             else:
                 at = end
         if not self._readable:
-            # aiormq comes upon the same fault, and knows what to do about it.
+            # Not for us to judge: aiormq knows what to do about it.
             at = len(data)
         elif kept and self._clock() - self._alive_at > _ALIVE_SECONDS:
             # A broker that delivers sends no heartbeats, and aiormq would take it for dead.
@@ -159,6 +160,8 @@ class DeliveryReader(asyncio.StreamReader):
     def _takes(self, number: int, kind: int, frame: bytes) -> bool:
         try:
             return kind != _HEARTBEAT and self.takers[number].take(kind, frame)
-        except PAMQPException:
+        except (PAMQPException, RecursionError) as error:
+            # What was taken of the message is lost to aiormq, so it could not tell.
             self._readable = False
+            self.set_exception(InvalidFrameError(str(error)))
             return False

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,6 +22,8 @@ DatabaseUrl = Annotated[str, AfterValidator(_asyncpg_url)]
 def _amqp_url(url: str) -> str:
     if not url.startswith(("amqp://", "amqps://")):
         raise ValueError("must start with amqp:// or amqps://")
+    if not urlsplit(url).hostname:
+        raise ValueError("must name a host")
     return url
 
 

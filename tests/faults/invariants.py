@@ -23,6 +23,7 @@ from tests.faults.promises import (
     UNBALANCED,
     UNDELIVERED,
     UNFINISHED,
+    UNSEEN,
     Breaches,
 )
 from tests.faults.store import Rows
@@ -237,7 +238,7 @@ async def _every_event_arrives(shop: Shop, *, audited: bool) -> Breaches:
     unseen = await _unseen(shop, events) if audited else []
     return {
         UNDELIVERED: _cases(f"{event['type']} {event['id']}" for event in undelivered),
-        "I4 a published event never was in the broker": _cases(event["id"] for event in unseen),
+        UNSEEN: _cases(event["id"] for event in unseen),
     }
 
 

@@ -6,7 +6,7 @@ A target is named `module:attribute`, as the product has it; nothing in the prod
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.faults.promises import LOST, MOVED_TWICE, UNBALANCED, UNDELIVERED
+from tests.faults.promises import LOST, MOVED_TWICE, UNBALANCED, UNDELIVERED, UNSEEN
 
 
 class When(StrEnum):
@@ -112,7 +112,7 @@ BUGS = {
     ),
     "the ledger gets no rows": Bug("inventory_service", "", UNBALANCED),
     "rows are marked before the confirm": Bug(
-        "order_service", "the relay is about to ask the producer", UNDELIVERED
+        "order_service", "the relay is about to ask the producer", UNSEEN
     ),
     "stock moves once more for each delivery": Bug(
         "inventory_service", "stock is updated and the order not settled", MOVED_TWICE

@@ -6,6 +6,7 @@ Breaches = dict[str, list[str]]
 LOST = "I2 an accepted order is gone"
 UNBALANCED = "I3 initial + adjustments <> stock + deducted - restored"
 ALARM = "I3 the running audit gave an alarm"
+UNSEEN = "I4 a published event never was in the broker"
 UNDELIVERED = "I4 a published event is neither in the ledger nor a dead letter"
 UNFINISHED = "I4 the queue is not worked off"
 MOVED_TWICE = "I5 stock moved twice"

@@ -56,6 +56,16 @@ def test_the_broker_is_looked_for_on_this_machine() -> None:
     assert load(ConsumerSettings).rabbitmq_url == "amqp://guest:guest@localhost:5672/"
 
 
+@pytest.mark.parametrize(
+    "url", ["amqp://", "amqps:///", "amqp://guest:guest@/", "http://localhost/"]
+)
+def test_a_broker_that_cannot_be_one_is_a_fault_of_its_setting(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("RABBITMQ_URL", url)
+    assert faults(ConsumerSettings) == {"RABBITMQ_URL"}
+
+
 def test_all_faults_are_told_at_once_and_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIND_HOST", "")
     monkeypatch.setenv("LOG_LEVEL", "LOUD")
