@@ -63,7 +63,7 @@ def test_a_broker_that_cannot_be_one_is_a_fault_of_its_setting(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("RABBITMQ_URL", url)
-    assert faults(ConsumerSettings) == {"RABBITMQ_URL"}
+    assert set(faults(ConsumerSettings)) == {"RABBITMQ_URL"}
 
 
 def test_all_faults_are_told_at_once_and_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
