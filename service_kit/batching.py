@@ -2,8 +2,8 @@
 
 A wake-up is what costs in an asyncio process, so one call for 64 items is far cheaper than 64
 calls. The policy: when a batch returns, its callers are expected back, so the next one waits for
-as many as left plus those queued, as long as they keep coming. "Send whatever queued" would lock
-64 callers into cohorts that alternate for ever.
+as many as left plus those queued, but not for long. "Send whatever queued" would lock 64 callers
+into cohorts that alternate for ever.
 """
 
 import asyncio
@@ -17,9 +17,6 @@ from service_kit.errors import Internal, ResourceExhausted, ServiceError, Unavai
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-_LONGEST_WAIT = 2
-"""How many lingers a batch waits while callers keep coming one by one."""
 
 
 @dataclass(slots=True)
@@ -36,8 +33,7 @@ class Batcher(Generic[Item, Result]):
     fail with that error. A caller that gives up does not stop the batch. At most
     `max_in_flight` batches run at once and at most `max_queue` items wait; beyond that `submit`
     raises ResourceExhausted. After a batch of more than `busy_above` items the next one waits for
-    the callers that just left until none has come for `linger` seconds, twice that at most;
-    after a smaller one it does not wait.
+    the callers that just left, `linger` seconds at most; after a smaller one it does not wait.
     """
 
     def __init__(
@@ -59,8 +55,6 @@ class Batcher(Generic[Item, Result]):
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._expected = 0
-        self._expected_until = 0.0
-        self._last_arrival = 0.0
         self._timer: asyncio.Handle | None = None
         self._closed = False
         # Batches carry the items of many callers and must not run in the context of one.
@@ -72,10 +66,8 @@ class Batcher(Generic[Item, Result]):
             raise Unavailable("SHUTTING_DOWN", "the service is stopping")
         if len(self._queue) >= self._max_queue:
             raise ResourceExhausted("OVERLOADED", "too many requests are waiting")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(item, future))
-        self._last_arrival = loop.time()
         self._start_if_due()
         return await future
 
@@ -118,19 +110,11 @@ class Batcher(Generic[Item, Result]):
             self._timer = asyncio.get_running_loop().call_soon(self._linger_on)
 
     def _linger_on(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._expected_until = loop.time() + _LONGEST_WAIT * self._linger
-        self._timer = loop.call_later(self._linger, self._linger_over)
+        self._timer = asyncio.get_running_loop().call_later(self._linger, self._linger_over)
 
     def _linger_over(self) -> None:
-        loop = asyncio.get_running_loop()
-        # A busy loop runs its timers late, while callers are still coming in.
-        due = min(self._last_arrival + self._linger, self._expected_until)
-        if due > loop.time():
-            self._timer = loop.call_at(due, self._linger_over)
-        else:
-            self._expect(0)
-            self._start_if_due()
+        self._expect(0)
+        self._start_if_due()
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)
