@@ -89,7 +89,10 @@ class Taker:
     missing: int = 0
 
     def take(self, kind: int, frame: bytes) -> bool:
-        """Whether the frame belongs to a delivery; raises if it is unreadable or out of place."""
+        """Whether the frame belongs to a delivery.
+
+        Raises PAMQPException if it is unreadable or out of place, RecursionError if it is too deep.
+        """
         if self.method is None:
             if kind != _METHOD or not frame.startswith(_DELIVER, _FRAME.size):
                 return False

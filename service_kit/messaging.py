@@ -156,8 +156,7 @@ async def _connect(url: str, name: str) -> BulkConnection:
     try:
         await connection.connect(timeout=CONNECT_SECONDS)
     except BaseException:
-        # Its finalizer would, in whichever thread collects garbage; `aio_pika.connect` leaves it to
-        # that.
+        # `aio_pika.connect` leaves it to the finalizer, in whichever thread collects garbage.
         await connection.close()
         raise
     return connection

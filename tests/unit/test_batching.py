@@ -312,7 +312,7 @@ async def test_callers_that_trickle_in_for_ever_do_not_hold_the_batch_for_ever(w
         while not work.batches:
             trickle += callers(batcher, [1])
             await asyncio.sleep(SOON / 4)
-        # Five lingers, and what a busy machine adds; for all to come back takes ten seconds.
+        # One linger, and what a busy machine adds; for all to come back takes ten seconds.
         assert loop.time() - started < 4
         await batcher.close()
         await asyncio.gather(*trickle)

@@ -132,3 +132,16 @@ def test_a_failing_installation_tells_what_apt_said(monkeypatch: pytest.MonkeyPa
     )
     with pytest.raises(Problem, match="could not install rabbitmq-server: E: no space left"):
         packages.install("rabbitmq-server", print)
+
+
+@pytest.mark.parametrize(("cores", "schedulers"), [(1, "+S 1:1"), (2, "+S 1:1"), (8, "+S 4:4")])
+def test_a_private_node_leaves_half_of_the_cores_to_the_services(
+    choose: Callable[[Machine], Broker],
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    schedulers: str,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    program = choose(Machine(installed=True)).program
+    assert program is not None
+    assert program.environment["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"].endswith(schedulers)
