@@ -16,8 +16,8 @@ from proto.user_pb2_grpc import UserServiceStub
 from service_kit import context
 from service_kit.batching import Batcher
 from service_kit.errors import DeadlineExceeded, NotFound, ServiceError
-from service_kit.grpc_client import call, open_channel
-from service_kit.grpc_status import from_status
+from service_kit.grpc.client import call, open_channel
+from service_kit.grpc.status import from_status
 
 CALL_SECONDS = 5.0
 LOGIN_SECONDS = 10.0

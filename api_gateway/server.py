@@ -12,7 +12,7 @@ from aiohttp import web
 from api_gateway import problems
 from api_gateway.problems import Problem
 from api_gateway.settings import Settings
-from service_kit.grpc_server import PortUnavailable
+from service_kit.errors import PortUnavailable
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from benchmarks import cpu
 from benchmarks.shop import Shop, now
 from proto import order_pb2
 from proto.order_pb2_grpc import OrderServiceStub
-from service_kit.grpc_client import call, open_channel
+from service_kit.grpc.client import call, open_channel
 
 _CONSUMER = "consumer_service"
 _SERVICE = "ecommerce.order.v1.OrderService"

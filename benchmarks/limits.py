@@ -26,11 +26,11 @@ from order_service.events import order_event
 from order_service.models import Caller, Draft, Item, Order, Status
 from proto import order_pb2
 from proto.order_pb2_grpc import OrderServiceStub
-from service_kit.batch_publish import Message, publish_batch
-from service_kit.database import autocommit, connected
-from service_kit.grpc_client import call, open_channel
-from service_kit.healthcheck import is_serving
-from service_kit.migrations import migrate
+from service_kit.grpc.client import call, open_channel
+from service_kit.grpc.health import is_serving
+from service_kit.postgres.engine import autocommit, open_engine
+from service_kit.postgres.migrations import migrate
+from service_kit.rabbitmq.batch_publish import Message, publish_batch
 
 CLIENTS = 64
 ITEMS = 3
@@ -122,7 +122,7 @@ async def _publish(shop: Shop, seconds: float) -> float:
 async def _insert(shop: Shop, seconds: float) -> float:
     url = await _create_database(shop)
     await migrate(url, Path(system.CHECKOUT, "order_service", "migrations"))
-    async with connected(url, "benchmark") as engine, autocommit(engine) as connection:
+    async with open_engine(url, "benchmark") as engine, autocommit(engine) as connection:
 
         async def once() -> int:
             orders = [_order() for _ in range(CLIENTS)]

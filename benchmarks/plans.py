@@ -17,7 +17,7 @@ from inventory_service import ledger
 from inventory_service import operations as inventory
 from order_service import outbox, storage
 from order_service.models import Status
-from service_kit.database import autocommit, connected, rehearsal
+from service_kit.postgres.engine import autocommit, dry_run, open_engine
 
 LARGE_BYTES = 16 * 2**20
 """A table of so many bytes is not to be read as a whole."""
@@ -93,7 +93,7 @@ async def _ledger(engine: AsyncEngine, product_id: int) -> object:
 
 
 async def _explained(url: str, asked: dict[str, Ask]) -> list[Plan]:
-    async with connected(url, "benchmark") as engine:
+    async with open_engine(url, "benchmark") as engine:
         async with autocommit(engine) as connection:
             # The plans of tomorrow: the statistics may be those of a smaller table.
             await connection.execute(text("ANALYZE"))
@@ -107,7 +107,7 @@ async def _explain(engine: AsyncEngine, name: str, ask: Ask, large: set[str]) ->
     def note(_c: object, _u: object, statement: str, parameters: Any, *_: object) -> None:
         sent.append((statement, parameters))
 
-    async with rehearsal(engine) as connection:
+    async with dry_run(engine) as connection:
         event.listen(engine.sync_engine, "before_cursor_execute", note)
         try:
             await ask(engine, connection)

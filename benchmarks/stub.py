@@ -11,7 +11,7 @@ from grpc.aio import ServicerContext
 
 from proto import order_pb2
 from proto.order_pb2_grpc import OrderServiceServicer, add_OrderServiceServicer_to_server
-from service_kit.grpc_server import serving
+from service_kit.grpc.server import serve_grpc
 
 SERVICE_NAME = order_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
 
@@ -62,7 +62,7 @@ def _add(server: grpc.aio.Server) -> None:
 
 
 async def _serve(address: str) -> None:
-    async with serving(address, {SERVICE_NAME: _add}):
+    async with serve_grpc(address, {SERVICE_NAME: _add}):
         await asyncio.Event().wait()
 
 

@@ -1,10 +1,10 @@
-"""`python -m consumer_service` consumes."""
+"""`python -m consumer_service` serves; `--help` lists the other commands."""
 
 import asyncio
-import sys
 from contextlib import AsyncExitStack
 from functools import partial
 
+from consumer_service.cli import commands
 from consumer_service.clients import (
     InventoryClient,
     OrderClient,
@@ -14,10 +14,10 @@ from consumer_service.clients import (
 from consumer_service.operations import handle
 from consumer_service.settings import Settings
 from consumer_service.subscriber import DRAIN_SECONDS, Subscriber
-from service_kit.background import running
-from service_kit.grpc_server import serving
-from service_kit.lifecycle import run
-from service_kit.messaging import keep_connected
+from service_kit.cli import service_cli
+from service_kit.grpc.server import serve_grpc
+from service_kit.lifecycle import background_task
+from service_kit.rabbitmq.connection import keep_connected
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -29,11 +29,19 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         orders = OrderClient(await enter(open_order_channel(settings.order_service_addr)))
         subscriber = Subscriber(partial(handle, inventory, orders), settings.batch_max_items, stop)
-        await enter(serving(f"{settings.bind_host}:{settings.consumer_service_port}", {}))
+        await enter(serve_grpc(f"{settings.bind_host}:{settings.consumer_service_port}", {}))
         broker = keep_connected(settings.rabbitmq_url, "consumer_service", subscriber.session)
-        await enter(running(broker, stop, grace_seconds=DRAIN_SECONDS))
+        await enter(background_task(broker, stop, grace_seconds=DRAIN_SECONDS))
         await stop.wait()
 
 
+app = service_cli(
+    "consumer_service",
+    Settings,
+    serve,
+    "Takes order events from the broker, updates stock, settles orders.",
+    commands,
+)
+
 if __name__ == "__main__":
-    sys.exit(run("consumer_service", Settings, serve))
+    app(prog_name="python -m consumer_service")

@@ -16,7 +16,7 @@ from consumer_service.models import (
 from proto import inventory_pb2, order_pb2
 from proto.inventory_pb2_grpc import InventoryServiceStub
 from proto.order_pb2_grpc import OrderServiceStub
-from service_kit.grpc_client import call, open_channel
+from service_kit.grpc.client import call, open_channel
 
 CALL_SECONDS = 10.0
 

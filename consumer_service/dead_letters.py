@@ -26,7 +26,7 @@ from consumer_service.operations import handle
 from proto.events import DEAD_LETTER_QUEUE, REASON_HEADER, TIME_HEADER
 from service_kit.context import CallContext
 from service_kit.errors import Unavailable
-from service_kit.messaging import waiting
+from service_kit.rabbitmq.consume import browse_queue
 
 PUBLISH_SECONDS = 5.0
 REHEARSAL_SECONDS = 30.0
@@ -87,7 +87,7 @@ class DeadLetter:
 
 async def dead_letters(channel: AbstractChannel, limit: int) -> AsyncIterator[DeadLetter]:
     """The dead letters, oldest first; those not redriven are back when the channel is closed."""
-    async for message in waiting(channel, DEAD_LETTER_QUEUE, limit):
+    async for message in browse_queue(channel, DEAD_LETTER_QUEUE, limit):
         yield DeadLetter(message)
 
 

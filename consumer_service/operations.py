@@ -4,26 +4,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-import stamina
-
 from consumer_service.clients import InventoryClient, OrderClient
 from consumer_service.models import Kind, OrderEvent, PoisonError, StockOutcome
 from service_kit.context import CallContext, bound
-from service_kit.errors import Code, ServiceError
+from service_kit.errors import TRANSIENT_CODES, Code, ServiceError
+from service_kit.pacing import retry_forever
 
 T = TypeVar("T")
 
-# A neighbour that is away or overloaded comes back: waiting costs an event nothing.
-_PASSING = frozenset(
-    {
-        Code.UNAVAILABLE,
-        Code.DEADLINE_EXCEEDED,
-        Code.RESOURCE_EXHAUSTED,
-        Code.ABORTED,
-        Code.CANCELLED,
-    }
-)
-MAX_BACKOFF_SECONDS = 2.0
 FAULT_ATTEMPTS = 5
 """A neighbour's fault (INTERNAL and the like) is tried so often before it counts as poison."""
 
@@ -91,12 +79,10 @@ async def _answered(ask: Callable[[], Awaitable[T]]) -> T:
         nonlocal faults
         if not isinstance(error, ServiceError) or error.code is Code.INVALID_ARGUMENT:
             return False
-        faults += error.code not in _PASSING
+        faults += error.code not in TRANSIENT_CODES
         return faults < FAULT_ATTEMPTS
 
-    async for attempt in stamina.retry_context(
-        on=passes, attempts=None, timeout=None, wait_max=MAX_BACKOFF_SECONDS
-    ):
+    async for attempt in retry_forever("call a dependency", passes):
         with attempt:
             return await ask()
     raise AssertionError  # pragma: no cover - the context either returns or raises

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from service_kit.settings import BrokerUrl, Port, ServiceSettings, local_address
+from service_kit.settings import DEFAULT_BROKER_URL, BrokerUrl, Port, ServiceSettings, local_address
 
 
 class Settings(ServiceSettings):
@@ -10,7 +10,7 @@ class Settings(ServiceSettings):
 
     consumer_service_port: Port = 50056
     """Only for the health service."""
-    rabbitmq_url: BrokerUrl = "amqp://guest:guest@localhost:5672/"
+    rabbitmq_url: BrokerUrl = DEFAULT_BROKER_URL
     inventory_service_port: Port = 50055
     inventory_service_addr: str = Field(default_factory=local_address("inventory_service_port"))
     order_service_port: Port = 50051

@@ -6,24 +6,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import aio_pika
-import stamina
 import structlog
-from aio_pika.abc import AbstractChannel
-from aiormq.abc import AbstractChannel as UnderlayChannel
+from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.abc import DeliveredMessage
 
 from consumer_service.cloud_events import read_event
 from consumer_service.models import OrderEvent, PoisonError
 from proto.events import DEAD_LETTER_EXCHANGE, INVENTORY_QUEUE, REASON_HEADER, TIME_HEADER
-from service_kit.batch_consume import BulkConnection
 from service_kit.context import REQUEST_ID, TRACEPARENT, CallContext
-from service_kit.messaging import BROKER_FAILURES, watch
+from service_kit.pacing import batch_pause, retry_forever
+from service_kit.rabbitmq.connection import BROKER_FAILURES, fail_when_closed
+from service_kit.rabbitmq.consume import BatchConsumer
 
 log = structlog.get_logger(__name__)
 
-PACE_SECONDS = 0.050
-"""While busy, batches that are not full start no faster than this: fuller ones cost less."""
-BUSY_ABOVE = 8
 PREFETCHED_BATCHES = 2
 """While one is handled the next one arrives, so a backlog is worked off in full batches."""
 PUBLISH_SECONDS = 5.0
@@ -46,55 +42,43 @@ class Subscriber:
         self._handle = handle
         self._max_items = max_items
         self._stop = stop
-        self._batch_in_hand = asyncio.Lock()
+        self._batch_in_progress = asyncio.Lock()
 
-    async def session(self, connection: BulkConnection) -> None:
-        """Consume until `stop` is set, then finish the batch in hand; raises if the broker goes."""
-        opened = await connection.channel()
-        await opened.set_qos(prefetch_count=PREFETCHED_BATCHES * self._max_items)
+    async def session(self, connection: AbstractConnection) -> None:
+        """Consume until `stop` is set, then finish the current batch; raises if the broker goes."""
+        channel = await connection.channel()
         dead_letters = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        channel = await opened.get_underlay_channel()
-        arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
-        cancelled = asyncio.Event()
-        channel.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
-        consumer_tag = await connection.consume(channel, INVENTORY_QUEUE, arrived.put_nowait)
+        prefetch = PREFETCHED_BATCHES * self._max_items
+        consumer = await BatchConsumer.start(channel, INVENTORY_QUEUE, prefetch)
         log.info("consuming", queue=INVENTORY_QUEUE)
-        ending = {
-            asyncio.create_task(self._work(arrived, channel, dead_letters)),
-            asyncio.create_task(watch(connection, opened)),
-            asyncio.create_task(_raise_when(cancelled)),
+        tasks = {
+            asyncio.create_task(self._work(consumer, dead_letters)),
+            asyncio.create_task(fail_when_closed(connection, channel)),
+            asyncio.create_task(consumer.fail_when_cancelled()),
             asyncio.create_task(self._stop.wait()),
         }
         try:
-            done, _ = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-            await channel.basic_cancel(consumer_tag)
+            await consumer.cancel()
             async with asyncio.timeout(DRAIN_SECONDS):
-                await self._batch_in_hand.acquire()
+                await self._batch_in_progress.acquire()
         finally:
-            for task in ending:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)
-            self._batch_in_hand = asyncio.Lock()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._batch_in_progress = asyncio.Lock()
 
-    async def _work(
-        self,
-        arrived: asyncio.Queue[DeliveredMessage],
-        channel: UnderlayChannel,
-        dead_letters: AbstractChannel,
-    ) -> None:
+    async def _work(self, consumer: BatchConsumer, dead_letters: AbstractChannel) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            batch = [await arrived.get()]
+            batch = await consumer.next_batch(self._max_items)
             started = loop.time()
-            while len(batch) < self._max_items and not arrived.empty():
-                batch.append(arrived.get_nowait())
-            async with self._batch_in_hand:
+            async with self._batch_in_progress:
                 await self._handle_batch(batch, dead_letters)
-                await channel.basic_ack(batch[-1].delivery_tag or 0, multiple=True)
-            if BUSY_ABOVE < len(batch) < self._max_items:
-                await asyncio.sleep(max(0.0, started + PACE_SECONDS - loop.time()))
+                await consumer.ack(batch)
+            await asyncio.sleep(batch_pause(len(batch), self._max_items, loop.time() - started))
 
     async def _handle_batch(
         self, batch: Sequence[DeliveredMessage], dead_letters: AbstractChannel
@@ -116,11 +100,6 @@ class Subscriber:
             log.info("events handled", events=handled)
         for message, reason in poison:
             await _dead_letter(dead_letters, message, reason)
-
-
-async def _raise_when(cancelled: asyncio.Event) -> None:
-    await cancelled.wait()
-    raise ConnectionError("the broker cancelled the consumer: was its queue deleted?")
 
 
 def _caller(message: DeliveredMessage) -> CallContext:
@@ -153,9 +132,7 @@ async def _dead_letter(
             TIME_HEADER: dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
         },
     )
-    async for attempt in stamina.retry_context(
-        on=BROKER_FAILURES, attempts=None, timeout=None, wait_max=2.0
-    ):
+    async for attempt in retry_forever("publish a dead letter", BROKER_FAILURES):
         with attempt:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 if attempt.num > 1:

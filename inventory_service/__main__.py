@@ -1,45 +1,47 @@
-"""`python -m inventory_service` serves; `... migrate` only migrates its database."""
+"""`python -m inventory_service` serves; `--help` lists the other commands."""
 
 import asyncio
-import sys
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 
 from inventory_service.auditor import Auditor
+from inventory_service.cli import commands
 from inventory_service.servicer import SERVICE_NAME, InventoryServicer
 from inventory_service.settings import Settings
 from proto.inventory_pb2_grpc import add_InventoryServiceServicer_to_server
-from service_kit.audit import Watch
-from service_kit.background import running
-from service_kit.database import connected
-from service_kit.grpc_server import serving
-from service_kit.lifecycle import run
-from service_kit.metrics_server import serving_metrics
-from service_kit.migrations import migrate
-
-
-async def migrate_database(settings: Settings, _stop: asyncio.Event) -> None:
-    """Bring the database to the newest revision."""
-    await migrate(settings.inventory_database_url, Path(__file__).with_name("migrations"))
+from service_kit.cli import service_cli
+from service_kit.consistency import ConsistencyMonitor
+from service_kit.grpc.server import serve_grpc
+from service_kit.lifecycle import background_task
+from service_kit.observability.metrics import serve_metrics
+from service_kit.postgres.engine import open_engine
+from service_kit.postgres.migrations import migrate
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve and audit until `stop` is set."""
-    await migrate_database(settings, stop)
+    await migrate(settings.inventory_database_url, "inventory_service")
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        engine = await enter(connected(settings.inventory_database_url, "inventory_service"))
-        metrics = serving_metrics(settings.bind_host, settings.inventory_service_metrics_port)
+        engine = await enter(open_engine(settings.inventory_database_url, "inventory_service"))
+        metrics = serve_metrics(settings.bind_host, settings.inventory_service_metrics_port)
         stack.enter_context(metrics)
         if settings.inventory_audit_seconds:
-            watch = Watch(Auditor(engine).looks(), settings.inventory_audit_seconds)
-            await enter(running(watch.run(), stop))
+            watch = ConsistencyMonitor(Auditor(engine).looks(), settings.inventory_audit_seconds)
+            await enter(background_task(watch.run(), stop))
         add = partial(add_InventoryServiceServicer_to_server, InventoryServicer(engine))
         address = f"{settings.bind_host}:{settings.inventory_service_port}"
-        await enter(serving(address, {SERVICE_NAME: add}))
+        await enter(serve_grpc(address, {SERVICE_NAME: add}))
         await stop.wait()
 
 
+app = service_cli(
+    "inventory_service",
+    Settings,
+    serve,
+    "The catalogue, the stock, and the ledger of every stock movement.",
+    commands,
+)
+
 if __name__ == "__main__":
-    sys.exit(run("inventory_service", Settings, serve, migrate=migrate_database))
+    app(prog_name="python -m inventory_service")

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service_kit.audit import Finding, Rule
-from service_kit.database import snapshot
+from service_kit.consistency import Check, Finding
+from service_kit.postgres.engine import snapshot
 
-NOT_NEGATIVE = Rule("I1", "stock_not_negative", "stock is never negative")
-EQUALS_LEDGER = Rule("I3", "stock_equals_ledger", "stock is what the ledger adds up to")
-HOLDS_ITS_OWN = Rule("I3", "reservation_equals_ledger", "an order moved what was decided for it")
-NOTHING_TWICE = Rule("I5", "no_movement_twice", "no order moved a product twice the same way")
+NOT_NEGATIVE = Check("I1", "stock_not_negative", "stock is never negative")
+EQUALS_LEDGER = Check("I3", "stock_equals_ledger", "stock is what the ledger adds up to")
+HOLDS_ITS_OWN = Check("I3", "reservation_equals_ledger", "an order moved what was decided for it")
+NOTHING_TWICE = Check("I5", "no_movement_twice", "no order moved a product twice the same way")
 
 _AT_MOST = 10_000
 
@@ -67,7 +67,7 @@ GROUP BY order_id, kind, product_id HAVING count(*) > 1 ORDER BY 1
 RULES = tuple(_BREACHES)
 
 
-async def run_audit(engine: AsyncEngine) -> AsyncIterator[tuple[Rule, list[Finding]]]:
+async def run_audit(engine: AsyncEngine) -> AsyncIterator[tuple[Check, list[Finding]]]:
     """Each of RULES with what breaks it, all as of one moment."""
     async with snapshot(engine) as connection:
         for rule, breaches in _BREACHES.items():

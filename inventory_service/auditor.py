@@ -10,8 +10,8 @@ from sqlalchemy import ARRAY, BigInteger, Text, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from inventory_service.audit import EQUALS_LEDGER, NOTHING_TWICE
-from service_kit.audit import Finding, Look, Rule
-from service_kit.database import AnyRow, autocommit
+from service_kit.consistency import Check, Finding, FindViolations
+from service_kit.postgres.engine import AnyRow, autocommit
 
 _KEEP_AFTER = 16
 """Adding up so many again costs as much as keeping a balance; see decision 0020."""
@@ -100,7 +100,7 @@ class Auditor:
         self._moved: tuple[int, AnyRow] | None = None
         self._twice: list[uuid.UUID] = []
 
-    def looks(self) -> Mapping[Rule, Look]:
+    def looks(self) -> Mapping[Check, FindViolations]:
         """What to look for."""
         return {EQUALS_LEDGER: self.wrong_stock, NOTHING_TWICE: self.moved_twice}
 

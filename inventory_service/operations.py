@@ -30,7 +30,6 @@ from inventory_service.models import (
     reservations,
     stock_movements,
 )
-from service_kit.database import AnyRow, autocommit, rehearsal, retrying_conflicts, transaction
 from service_kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from service_kit.pagination import (
     decode_int_token,
@@ -39,6 +38,7 @@ from service_kit.pagination import (
     invalid_token,
     page_size,
 )
+from service_kit.postgres.engine import AnyRow, autocommit, dry_run, retrying_conflicts, transaction
 
 MAX_NAME, MAX_DESCRIPTION, MAX_REASON = 200, 5_000, 500
 MAX_AMOUNT = 10**12
@@ -167,7 +167,7 @@ async def update_stock(
     """
     if len(updates) > MAX_UPDATES:
         raise InvalidArgument("TOO_MANY_ITEMS", f"at most {MAX_UPDATES} updates in one call")
-    opened = rehearsal if validate_only else transaction
+    opened = dry_run if validate_only else transaction
     async with opened(engine) as connection:
         orders = {update.order_id for update in updates}
         decided = await ledger.lock_reservations(connection, orders)

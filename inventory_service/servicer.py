@@ -12,9 +12,9 @@ from inventory_service import operations
 from inventory_service.models import Kind, State, StockUpdate, UpdateResult, added_up
 from proto import inventory_pb2 as pb
 from proto.inventory_pb2_grpc import InventoryServiceServicer
-from service_kit.database import AnyRow
 from service_kit.errors import InvalidArgument
-from service_kit.ids import parse_uuid
+from service_kit.grpc.converters import parse_uuid
+from service_kit.postgres.engine import AnyRow
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["InventoryService"].full_name
 

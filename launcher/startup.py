@@ -18,7 +18,7 @@ from launcher.postgres import EmbeddedPostgres
 from launcher.problem import Problem
 from launcher.programs import Program
 from launcher.supervision import Supervisor
-from service_kit.healthcheck import is_serving
+from service_kit.grpc.health import is_serving
 
 _INFRASTRUCTURE_SECONDS = 120
 _SERVICE_SECONDS = 90

@@ -13,23 +13,23 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from order_service.clients import ReservationClient
 from order_service.models import Reservation, Status
-from service_kit.audit import Finding, Rule
-from service_kit.database import AnyRow, autocommit, snapshot
+from service_kit.consistency import Check, Finding
+from service_kit.postgres.engine import AnyRow, autocommit, snapshot
 
-IN_TIME = Rule("I2", "orders_settled", "every order is settled in time")
-ADDS_UP = Rule("I3", "orders_add_up", "an order has its items, its total and its history")
-EQUALS_RESERVATION = Rule(
+IN_TIME = Check("I2", "orders_settled", "every order is settled in time")
+ADDS_UP = Check("I3", "orders_add_up", "an order has its items, its total and its history")
+EQUALS_RESERVATION = Check(
     "I3", "orders_equal_reservations", "a confirmed order holds what it ordered, others nothing"
 )
-NO_STRANGERS = Rule("I3", "no_stock_for_strangers", "stock is held for no order that is not there")
-PUBLISHED = Rule("I4", "events_published", "every event is published in time")
-HAS_EVENT = Rule("I4", "changes_have_events", "every change of an order has its event")
-TOLD_ONCE = Rule("I5", "outcome_told_once", "an order has one outcome, told once")
+NO_STRANGERS = Check("I3", "no_stock_for_strangers", "stock is held for no order that is not there")
+PUBLISHED = Check("I4", "events_published", "every event is published in time")
+HAS_EVENT = Check("I4", "changes_have_events", "every change of an order has its event")
+TOLD_ONCE = Check("I5", "outcome_told_once", "an order has one outcome, told once")
 
 _AT_MOST = 10_000
 _PAGE = 500
 
-_LOCAL: dict[Rule, str] = {
+_LOCAL: dict[Check, str] = {
     # The outbox is read once and joined by hash: an index by order would cost with every event.
     IN_TIME: """
 WITH late AS MATERIALIZED (
@@ -121,12 +121,12 @@ async def count_orders(engine: AsyncEngine) -> int:
 
 async def run_audit(
     books: Books, *, grace_seconds: float, kept_seconds: float, advance: Advance
-) -> dict[Rule, Sequence[Finding]]:
+) -> dict[Check, Sequence[Finding]]:
     """What breaks each of RULES; `advance` is told how many orders more were compared.
 
     Events are kept for `kept_seconds`; what is younger than `grace_seconds` is not yet late.
     """
-    findings: dict[Rule, Sequence[Finding]] = {}
+    findings: dict[Check, Sequence[Finding]] = {}
     async with snapshot(books.engine) as connection:
         for rule, breaches in _LOCAL.items():
             statement = _bound(f"{breaches} LIMIT {_AT_MOST}", grace_seconds, kept_seconds)

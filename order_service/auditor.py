@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import DateTime, Uuid, bindparam, text
 
 from order_service.audit import EQUALS_RESERVATION, IN_TIME, PUBLISHED, Books, compare
-from service_kit.audit import Finding, Look, Rule
-from service_kit.database import autocommit
+from service_kit.consistency import Check, Finding, FindViolations
+from service_kit.postgres.engine import autocommit
 
 _LATE = 100
 _SAMPLE = 100
@@ -60,7 +60,7 @@ class Auditor:
         self._compared = _id_at(dt.datetime.now(dt.UTC) - self._settling)
         self._open: list[uuid.UUID] = []
 
-    def looks(self) -> Mapping[Rule, Look]:
+    def looks(self) -> Mapping[Check, FindViolations]:
         """What to look for."""
         return {
             IN_TIME: self.late_orders,

@@ -14,8 +14,8 @@ from proto.inventory_pb2_grpc import InventoryServiceStub
 from proto.producer_pb2_grpc import ProducerServiceStub
 from proto.user_pb2_grpc import UserServiceStub
 from service_kit.errors import ServiceError
-from service_kit.grpc_client import call, open_channel
-from service_kit.grpc_status import from_status
+from service_kit.grpc.client import call, open_channel
+from service_kit.grpc.status import from_status
 
 LOOKUP_SECONDS = 3.0
 PUBLISH_SECONDS = 10.0

@@ -28,7 +28,6 @@ from order_service.models import (
 )
 from order_service.storage import NewOrder
 from order_service.wakeups import Wakeups
-from service_kit.database import autocommit, rehearsal, retrying_conflicts
 from service_kit.errors import (
     InvalidArgument,
     NotFound,
@@ -36,6 +35,7 @@ from service_kit.errors import (
     ServiceError,
 )
 from service_kit.pagination import decode_token, encode_token, invalid_token, page_size
+from service_kit.postgres.engine import autocommit, dry_run, retrying_conflicts
 
 log = structlog.get_logger(__name__)
 
@@ -164,7 +164,7 @@ async def settle_orders(
         raise InvalidArgument("TOO_MANY_ITEMS", f"at most {MAX_BATCH} settlements in one call")
     ids = [settlement.order_id for settlement in settlements]
     now = dt.datetime.now(dt.UTC)
-    opened = rehearsal if validate_only else autocommit
+    opened = dry_run if validate_only else autocommit
     async with opened(shop.engine) as connection:
         found = await storage.load_headers(connection, ids)
         moves = {

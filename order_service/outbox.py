@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from order_service.events import OutboxEvent
 from order_service.models import Caller
-from service_kit.database import autocommit
+from service_kit.postgres.engine import autocommit
 
 _LEADER_LOCK = 0x6F7574626F78  # any constant, the same in every order service
 PRUNED_AT_ONCE = 5_000

@@ -15,8 +15,8 @@ from proto import order_pb2 as pb
 from proto.order_pb2_grpc import OrderServiceServicer
 from service_kit import context as call_context
 from service_kit.errors import InvalidArgument, NotFound, ServiceError
-from service_kit.grpc_status import to_status
-from service_kit.ids import parse_uuid
+from service_kit.grpc.converters import parse_uuid
+from service_kit.grpc.status import to_status
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["OrderService"].full_name
 

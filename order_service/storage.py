@@ -30,7 +30,7 @@ from order_service.models import (
     orders,
 )
 from order_service.outbox import INSERT_EVENTS, event_parameters
-from service_kit.database import AnyRow
+from service_kit.postgres.engine import AnyRow
 
 _INSERT = text(f"""
 WITH stored AS (

@@ -15,8 +15,8 @@ from order_service.events import order_event
 from order_service.models import Caller, Order
 from order_service.wakeups import Wakeups
 from service_kit.context import new_traceparent
-from service_kit.database import transaction
 from service_kit.errors import ServiceError
+from service_kit.postgres.engine import transaction
 
 log = structlog.get_logger(__name__)
 

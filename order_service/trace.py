@@ -10,8 +10,8 @@ from sqlalchemy import select
 from order_service import storage
 from order_service.audit import Books
 from order_service.models import Order, Reservation, Shortage, outbox
-from service_kit.database import AnyRow, autocommit
 from service_kit.errors import NotFound
+from service_kit.postgres.engine import AnyRow, autocommit
 
 _DECISIONS = {
     "DEDUCTED": "enough stock",

@@ -10,10 +10,11 @@ from aiormq.exceptions import DeliveryError, PublishError
 
 from producer_service.topology import TOPOLOGY
 from proto.events import CONTENT_TYPE, EXCHANGE
-from service_kit.batch_publish import Message, owes_confirms, publish_batch
 from service_kit.context import REQUEST_ID, TRACEPARENT
 from service_kit.errors import FailedPrecondition, ServiceError, Unavailable
-from service_kit.messaging import BROKER_FAILURES, declare, watch
+from service_kit.rabbitmq.batch_publish import Message, owes_confirms, publish_batch
+from service_kit.rabbitmq.connection import BROKER_FAILURES, fail_when_closed
+from service_kit.rabbitmq.topology import declare_topology
 
 log = structlog.get_logger(__name__)
 
@@ -48,21 +49,21 @@ class Publisher:
     async def session(self, connection: AbstractConnection) -> None:
         """Declare the topology and offer the connection for publishing until it fails."""
         topology = await connection.channel()
-        await declare(topology, TOPOLOGY)
+        await declare_topology(topology, TOPOLOGY)
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         self._channel, self._nacked = await channel.get_underlay_channel(), False
         log.info("publishing")
         owing = False
         try:
             while True:
-                await watch(connection, channel, seconds=REDECLARE_SECONDS)
+                await fail_when_closed(connection, channel, seconds=REDECLARE_SECONDS)
                 if self._nacked:
                     # A channel on which a quorum queue's leader was lost may refuse for ever.
                     raise ConnectionError("the broker refuses events: a new channel may not")
                 if owing and owes_confirms(self._channel):
                     # It read the events before the declarations: those confirms will never come.
                     raise ConnectionError("the broker does not confirm: a new channel may help")
-                await declare(topology, TOPOLOGY)
+                await declare_topology(topology, TOPOLOGY)
                 owing = owes_confirms(self._channel)
         finally:
             self._channel = None

@@ -10,7 +10,7 @@ from producer_service.publisher import OutgoingEvent, Publisher
 from proto import producer_pb2 as pb
 from proto.producer_pb2_grpc import ProducerServiceServicer
 from service_kit.errors import ServiceError
-from service_kit.grpc_status import to_status
+from service_kit.grpc.status import to_status
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ProducerService"].full_name
 

@@ -11,7 +11,7 @@ from proto.events import (
     INVENTORY_EVENT_TYPES,
     INVENTORY_QUEUE,
 )
-from service_kit.messaging import Exchange, Queue, Topology
+from service_kit.rabbitmq.topology import Exchange, Queue, Topology
 
 DELIVERY_LIMIT = 100
 """A backstop against a message that kills its consumer; waiting for a neighbour costs none."""
@@ -56,7 +56,7 @@ TOPOLOGY = Topology(
                 "x-queue-version": 2,
                 "x-queue-mode": "lazy",
             },
-            spare=True,
+            optional=True,
         ),
     ],
 )

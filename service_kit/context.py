@@ -1,4 +1,4 @@
-"""The caller's context: a request id and W3C trace context, carried across every hop."""
+"""The context of a call: a request id and W3C trace context, carried across every hop."""
 
 import secrets
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ TRACEPARENT = "traceparent"
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """Who asked: the request id in the logs, and the `traceparent` header of W3C Trace Context."""
+    """The request id in the logs, and the `traceparent` header of W3C Trace Context."""
 
     request_id: str = ""
     traceparent: str = ""

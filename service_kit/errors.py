@@ -1,4 +1,4 @@
-"""Errors that cross service borders: a canonical code, a stable reason, and metadata.
+"""Errors that cross service boundaries: a canonical code, a stable reason, and metadata.
 
 Codes are those of `google.rpc.Code`; reason and metadata travel as `google.rpc.ErrorInfo`
 (https://google.aip.dev/193). This module knows no transport.
@@ -8,7 +8,7 @@ from enum import IntEnum
 
 
 class Code(IntEnum):
-    """The canonical status codes that services answer with (`google/rpc/code.proto`)."""
+    """The canonical status codes (`google/rpc/code.proto`)."""
 
     CANCELLED = 1
     UNKNOWN = 2
@@ -28,7 +28,7 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
     @classmethod
-    def of(cls, number: int) -> "Code":
+    def from_number(cls, number: int) -> "Code":
         """The code with this number; UNKNOWN for one that is not canonical."""
         try:
             return cls(number)
@@ -50,7 +50,7 @@ class ServiceError(Exception):
 
 
 class InvalidArgument(ServiceError):
-    """The request is wrong whatever the state of the system."""
+    """The request is wrong, whatever the state of the system."""
 
     code = Code.INVALID_ARGUMENT
 
@@ -62,13 +62,13 @@ class DeadlineExceeded(ServiceError):
 
 
 class NotFound(ServiceError):
-    """The thing named does not exist, for this caller."""
+    """The resource does not exist, as far as this caller may know."""
 
     code = Code.NOT_FOUND
 
 
 class AlreadyExists(ServiceError):
-    """The thing to create exists."""
+    """The resource to create already exists."""
 
     code = Code.ALREADY_EXISTS
 
@@ -92,34 +92,51 @@ class FailedPrecondition(ServiceError):
 
 
 class Aborted(ServiceError):
-    """Lost against a concurrent change; trying again may work."""
+    """Lost to a concurrent change; a retry may succeed."""
 
     code = Code.ABORTED
 
 
 class Internal(ServiceError):
-    """A fault of ours."""
+    """A bug of ours."""
 
     code = Code.INTERNAL
 
 
 class Unavailable(ServiceError):
-    """A neighbour, the database or the broker is away: the outcome is unknown, try again."""
+    """A dependency, the database or the broker is unavailable: the outcome is unknown."""
 
     code = Code.UNAVAILABLE
 
 
 class Unauthenticated(ServiceError):
-    """The caller did not prove who they are."""
+    """The caller did not prove their identity."""
 
     code = Code.UNAUTHENTICATED
 
 
+class PortUnavailable(Exception):
+    """The address cannot be bound: another process is listening there."""
+
+
+TRANSIENT_CODES = frozenset(
+    {
+        Code.UNAVAILABLE,
+        Code.DEADLINE_EXCEEDED,
+        Code.RESOURCE_EXHAUSTED,
+        Code.ABORTED,
+        Code.CANCELLED,
+    }
+)
+"""Codes of failures that pass by themselves, so that a retry is worth it."""
+
 _CLASSES = {cls.code: cls for cls in ServiceError.__subclasses__()}
 
 
-def error_of(code: Code, reason: str, message: str, metadata: dict[str, str]) -> ServiceError:
-    """The error of the class that stands for `code`."""
+def error_from_code(
+    code: Code, reason: str, message: str, metadata: dict[str, str]
+) -> ServiceError:
+    """An error of the class that belongs to `code`."""
     error = _CLASSES.get(code, ServiceError)(reason, message, **metadata)
     error.code = code
     return error

@@ -1,17 +1,20 @@
-"""A service's life: settings, logs, event loop, signals, exit code."""
+"""A service's life: settings, logs, event loop, signals, background work, exit code."""
 
 import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import structlog
 import uvloop
+from stamina.instrumentation import set_on_retry_hooks
 
-from service_kit import logs
-from service_kit.grpc_server import PortUnavailable
+from service_kit.errors import PortUnavailable
+from service_kit.observability import logs
+from service_kit.pacing import log_retry
 from service_kit.settings import ServiceSettings, SettingsError, load
 
 log = structlog.get_logger(__name__)
@@ -19,46 +22,61 @@ log = structlog.get_logger(__name__)
 S = TypeVar("S", bound=ServiceSettings)
 
 DRAIN_SECONDS = 10.0
-"""From SIGTERM to the end; what is not finished by then is given up."""
+"""From SIGTERM to the end; what has not finished by then is abandoned."""
+
+Serve = Callable[[S, asyncio.Event], Awaitable[None]]
+"""Serves until the event is set."""
 
 
-Entry = Callable[[S, asyncio.Event], Awaitable[None]]
+def run(name: str, settings: type[S], serve: Serve[S]) -> int:
+    """Run `serve(settings, stop)` until it ends; SIGTERM and SIGINT set `stop`.
 
-
-def run(name: str, settings: type[S], serve: Entry[S], **commands: Entry[S]) -> int:
-    """Run `serve(settings, stop)`, or the command that the first argument names.
-
-    SIGTERM and SIGINT set `stop`. Returns the process's exit code: 0 after a drain, 1 after a
-    failure, 2 for faulty settings or an unknown command.
+    Returns the process's exit code: 0 after a drain, 1 after a failure, 2 for invalid settings.
     """
-    entries = {"": serve, **commands}
-    command = sys.argv[1] if len(sys.argv) > 1 else ""
-    if command not in entries:
-        print(f"{name}: no command {command!r}; there is: {', '.join(commands)}", file=sys.stderr)
-        return 2
     try:
         loaded = load(settings)
     except SettingsError as error:
-        print(f"{name}: settings are missing or wrong:\n{error}", file=sys.stderr)
+        print(f"{name}: settings are missing or invalid:\n{error}", file=sys.stderr)
         return 2
     logs.configure(name, loaded.log_level)
-    _calm_collector()
-    return uvloop.run(_until_stopped(entries[command], loaded))
+    set_on_retry_hooks([log_retry])
+    _tune_gc()
+    return uvloop.run(_until_stopped(serve, loaded))
 
 
-def _calm_collector() -> None:
-    """Collect garbage cycles rarely: requests make few, and looking for them cost a tenth."""
+@asynccontextmanager
+async def background_task(
+    work: Coroutine[None, None, None], stop: asyncio.Event, grace_seconds: float = 0.0
+) -> AsyncIterator[None]:
+    """Run `work` inside the block; after the block it has `grace_seconds` to finish by itself.
+
+    If it ends earlier, `stop` is set and the end of the block raises its error, if any: a service
+    whose relay or subscriber died must not look alive.
+    """
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda _: stop.set())
+    try:
+        yield
+    finally:
+        await asyncio.wait({task}, timeout=grace_seconds)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _tune_gc() -> None:
+    """Collect garbage cycles rarely: requests make few, and the search for them cost a tenth."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
 
-async def _until_stopped(entry: Entry[S], settings: S) -> int:
+async def _until_stopped(serve: Serve[S], settings: S) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    service = asyncio.ensure_future(entry(settings, stop))
+    service = asyncio.ensure_future(serve(settings, stop))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({service, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -68,7 +86,7 @@ async def _until_stopped(entry: Entry[S], settings: S) -> int:
         log.exception("drain took too long", seconds=DRAIN_SECONDS)
         return 1
     except PortUnavailable as error:
-        log.error("cannot start", error=str(error))  # noqa: TRY400 - the cause is plain
+        log.error("cannot start", error=str(error))  # noqa: TRY400 - the message says it all
         return 1
     except Exception:
         log.exception("service failed")

@@ -2,8 +2,13 @@
 
 import base64
 import binascii
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from service_kit.errors import InvalidArgument
+
+T = TypeVar("T")
 
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
@@ -26,7 +31,7 @@ def encode_token(last_key: object) -> str:
 
 
 def decode_token(token: str) -> str | None:
-    """The key a page follows; None for the first page; InvalidArgument if it is no token."""
+    """The key that the page follows; None for the first page; InvalidArgument if it is no token."""
     if not token:
         return None
     try:
@@ -47,6 +52,24 @@ def decode_int_token(token: str) -> int | None:
     return int(key)
 
 
+def decode_uuid_token(token: str) -> uuid.UUID | None:
+    """As `decode_token`, for a UUID key."""
+    key = decode_token(token)
+    try:
+        return None if key is None else uuid.UUID(key)
+    except ValueError as error:
+        raise invalid_token() from error
+
+
+def split_page(rows: Sequence[T], size: int, key: Callable[[T], object]) -> tuple[Sequence[T], str]:
+    """The first `size` rows, and the token of the next page; "" if there are no further rows.
+
+    Read one row more than the page has; `key` gives the value by which they are ordered.
+    """
+    page = rows[:size]
+    return page, encode_token(key(page[-1])) if len(rows) > size else ""
+
+
 def invalid_token() -> InvalidArgument:
-    """The refusal of a page token that was not ours."""
-    return InvalidArgument("INVALID_PAGE_TOKEN", "page_token is not one this list gave out")
+    """The error for a page token that no list returned."""
+    return InvalidArgument("INVALID_PAGE_TOKEN", "invalid page token")

@@ -1,4 +1,4 @@
-"""Settings from the environment, with every fault reported at once."""
+"""Settings from the environment, with everything that is wrong reported at once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +30,8 @@ def _amqp_url(url: str) -> str:
 BrokerUrl = Annotated[str, AfterValidator(_amqp_url)]
 """A RabbitMQ URL."""
 
+DEFAULT_BROKER_URL = "amqp://guest:guest@localhost:5672/"
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 """A TCP port to listen on."""
 
@@ -38,7 +40,7 @@ MetricsPort = Annotated[int, Field(ge=0, le=65535)]
 
 
 def local_address(port_field: str) -> Callable[[dict[str, Any]], str]:
-    """The default address of a neighbour: this machine, at the port named by another field."""
+    """The default address of a dependency: this machine, at the port that another field holds."""
     return lambda fields: f"localhost:{fields.get(port_field, 0)}"
 
 
@@ -52,24 +54,24 @@ class ServiceSettings(BaseSettings):
 
 
 class SettingsError(Exception):
-    """Variables are missing or wrong; the message names each on a line of its own."""
+    """Variables are missing or invalid; the message has a line for each."""
 
 
 S = TypeVar("S", bound=ServiceSettings)
 
 
 def load(cls: type[S], env_file: Path | None = None) -> S:
-    """Read `cls` from the environment; SettingsError names all faulty variables together.
+    """Read `cls` from the environment; SettingsError names all invalid variables together.
 
     What the environment does not set may come from `env_file`, with lines of `NAME=value`.
     """
     try:
         return cls(_env_file=env_file)
     except ValidationError as error:
-        faults = (
+        lines = (
             f"{'_'.join(str(part) for part in fault['loc']).upper() or 'SETTINGS'}: {fault['msg']}"
             for fault in error.errors(include_input=False, include_url=False)
-            # Only says that another field is faulty, which is told as well.
+            # Only says that another field is invalid, which has a line of its own.
             if fault["type"] != "default_factory_not_called"
         )
-        raise SettingsError("\n".join(faults)) from None
+        raise SettingsError("\n".join(lines)) from None

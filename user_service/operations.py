@@ -9,9 +9,9 @@ from sqlalchemy import ARRAY, BigInteger, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from service_kit.database import autocommit, transaction
 from service_kit.errors import AlreadyExists, InvalidArgument, NotFound, Unauthenticated
 from service_kit.pagination import decode_int_token, encode_token, page_size
+from service_kit.postgres.engine import autocommit, transaction
 from user_service import tokens
 from user_service.models import (
     USER_COLUMNS,

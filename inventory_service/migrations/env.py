@@ -1,4 +1,4 @@
 from inventory_service.models import metadata
-from service_kit.migrations import run_env
+from service_kit.postgres.migrations import run_env
 
 run_env(metadata)

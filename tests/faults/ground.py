@@ -12,7 +12,7 @@ import asyncpg
 
 from launcher import rabbitmq_node
 from service_kit.errors import Unavailable
-from service_kit.messaging import connected_once
+from service_kit.rabbitmq.connection import open_connection
 from tests.faults.store import Store
 from tests.support.infrastructure import Infrastructure, started
 from tests.support.system import System
@@ -64,7 +64,7 @@ class Ground:
         await Store(self.infrastructure.admin_url).value("SELECT 1")
 
     async def _connect_rabbitmq(self) -> None:
-        async with connected_once(self.infrastructure.broker_url, "is it back?"):
+        async with open_connection(self.infrastructure.broker_url, "is it back?"):
             pass
 
     async def _pid(self, name: str) -> int:

@@ -53,7 +53,7 @@ POINTS = {
         "producer_service", When.BEFORE, "producer_service.publisher:publish_batch"
     ),
     "the producer has written and has no confirm": Point(
-        "producer_service", When.BEFORE, "service_kit.batch_publish:_Batch.settled_one"
+        "producer_service", When.BEFORE, "service_kit.rabbitmq.batch_publish:_Batch.settled_one"
     ),
     "the producer is confirmed and does not answer": Point(
         "producer_service", When.AFTER, "producer_service.publisher:publish_batch"

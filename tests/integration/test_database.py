@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 import inventory_service
 from service_kit import database
-from service_kit.database import autocommit, connected, retrying_conflicts, transaction
 from service_kit.errors import Aborted, Unavailable
-from service_kit.migrations import migrate
+from service_kit.postgres.engine import autocommit, open_engine, retrying_conflicts, transaction
+from service_kit.postgres.migrations import migrate
 from tests.support.infrastructure import Infrastructure
 from tests.support.tcp_proxy import TcpProxy, proxied
 from tests.support.waiting import eventually, free_port
@@ -27,7 +27,7 @@ MIGRATIONS = Path(inventory_service.__file__).with_name("migrations")
 @pytest_asyncio.fixture(scope="module")
 async def url(order_database_url: str) -> str:
     """A database with two accounts."""
-    async with connected(order_database_url, "tests") as engine, engine.begin() as connection:
+    async with open_engine(order_database_url, "tests") as engine, engine.begin() as connection:
         await connection.execute(
             text("CREATE TABLE account (id int PRIMARY KEY, amount bigint CHECK (amount >= 0))")
         )
@@ -37,7 +37,7 @@ async def url(order_database_url: str) -> str:
 
 @pytest_asyncio.fixture
 async def engine(url: str) -> AsyncIterator[AsyncEngine]:
-    async with connected(url, "tests", pool_size=2) as found:
+    async with open_engine(url, "tests", pool_size=2) as found:
         yield found
 
 
@@ -48,7 +48,7 @@ async def behind_proxy(
     """An impatient engine that reaches the database through a proxy."""
     monkeypatch.setattr(database, "CONNECT_SECONDS", 0.4)
     monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.4)
-    async with proxied(url) as (proxy, through), connected(through, "tests", 2) as found:
+    async with proxied(url) as (proxy, through), open_engine(through, "tests", 2) as found:
         yield proxy, found
 
 
@@ -150,7 +150,7 @@ async def test_a_session_terminated_before_the_commit_is_unavailable(engine: Asy
 async def test_the_pool_replaces_sessions_that_died_in_it(url: str, engine: AsyncEngine) -> None:
     async with engine.connect() as one, engine.connect() as two:
         pids = [await pid(one), await pid(two)]
-    async with connected(url, "operator") as operator:
+    async with open_engine(url, "operator") as operator:
         await terminate(operator, *pids)
     assert all(await asyncio.gather(answers(engine), answers(engine)))
     async with autocommit(engine) as connection:
@@ -189,7 +189,7 @@ async def test_the_clients_own_statement_deadline_is_unavailable(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.3)
-    async with connected(url, "tests", pool_size=1) as impatient:
+    async with open_engine(url, "tests", pool_size=1) as impatient:
         started = time.monotonic()
         with pytest.raises(Unavailable):
             await execute(impatient, "SET LOCAL statement_timeout = 0", "SELECT pg_sleep(30)")
@@ -201,7 +201,7 @@ async def test_a_full_pool_is_unavailable_in_time(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "CONNECT_SECONDS", 0.2)
-    async with connected(url, "tests", pool_size=1) as small:
+    async with open_engine(url, "tests", pool_size=1) as small:
         async with transaction(small):
             with pytest.raises(Unavailable):
                 await answers(small)
@@ -214,7 +214,7 @@ async def test_a_server_that_refuses_connections_is_unavailable(url: str, place:
         "port": make_url(url).set(host="127.0.0.1", port=free_port(), query={}),
         "socket": make_url(url).set(query={"host": "/tmp/no-such-folder"}),
     }[place]
-    async with connected(nowhere.render_as_string(hide_password=False), "tests") as engine:
+    async with open_engine(nowhere.render_as_string(hide_password=False), "tests") as engine:
         with pytest.raises(Unavailable):
             await answers(engine)
 
@@ -223,13 +223,13 @@ async def test_a_server_without_free_slots_is_unavailable(
     infrastructure: Infrastructure, url: str
 ) -> None:
     name = f"limited_{uuid.uuid4().hex}"
-    async with connected(infrastructure.admin_url, "tests") as admin:
+    async with open_engine(infrastructure.admin_url, "tests") as admin:
         async with autocommit(admin) as connection:
             await connection.execute(
                 text(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' CONNECTION LIMIT 0")
             )
         limited = make_url(url).set(username=name, password="secret")
-        async with connected(limited.render_as_string(hide_password=False), "tests") as engine:
+        async with open_engine(limited.render_as_string(hide_password=False), "tests") as engine:
             with pytest.raises(Unavailable) as failure:
                 await answers(engine)
         async with autocommit(admin) as connection:
@@ -242,8 +242,8 @@ async def test_a_database_closed_for_maintenance_is_unavailable(
 ) -> None:
     async with (
         infrastructure.database() as closed,
-        connected(infrastructure.admin_url, "tests") as admin,
-        connected(closed, "tests") as engine,
+        open_engine(infrastructure.admin_url, "tests") as admin,
+        open_engine(closed, "tests") as engine,
     ):
         allow = f"ALTER DATABASE {make_url(closed).database} ALLOW_CONNECTIONS"
         async with autocommit(admin) as connection:
@@ -266,10 +266,10 @@ async def test_a_service_whose_password_was_changed_finds_the_database_unavailab
     infrastructure: Infrastructure, url: str
 ) -> None:
     name = f"rotated_{uuid.uuid4().hex}"
-    async with connected(infrastructure.admin_url, "tests") as admin:
+    async with open_engine(infrastructure.admin_url, "tests") as admin:
         await execute(admin, f"CREATE ROLE {name} LOGIN PASSWORD 'after'")
         before = make_url(url).set(username=name, password="before")
-        async with connected(before.render_as_string(hide_password=False), "tests") as engine:
+        async with open_engine(before.render_as_string(hide_password=False), "tests") as engine:
             with pytest.raises(Unavailable) as failure:
                 await answers(engine)
         await execute(admin, f"DROP ROLE {name}")
@@ -281,8 +281,8 @@ async def test_a_database_renamed_for_a_restore_is_unavailable_until_it_is_back(
 ) -> None:
     async with (
         infrastructure.database() as url,
-        connected(infrastructure.admin_url, "tests") as admin,
-        connected(url, "tests") as engine,
+        open_engine(infrastructure.admin_url, "tests") as admin,
+        open_engine(url, "tests") as engine,
     ):
         name = make_url(url).database
         await execute(admin, f"ALTER DATABASE {name} RENAME TO {name}_aside")
@@ -434,7 +434,7 @@ async def test_a_fault_of_ours_does_not_look_like_a_database_that_is_away(
 async def test_replicas_that_start_together_migrate_once(infrastructure: Infrastructure) -> None:
     async with infrastructure.database() as fresh:
         await asyncio.gather(*(migrate(fresh, MIGRATIONS) for _ in range(4)))
-        async with connected(fresh, "tests") as engine, transaction(engine) as connection:
+        async with open_engine(fresh, "tests") as engine, transaction(engine) as connection:
             versions = await connection.scalars(text("SELECT version_num FROM alembic_version"))
             assert len(list(versions)) == 1
 

@@ -21,7 +21,7 @@ import pytest
 from launcher import orphans
 from launcher.environment import read_env_file
 from service_kit.errors import Unavailable
-from service_kit.messaging import connected_once
+from service_kit.rabbitmq.connection import open_connection
 from tests.support.infrastructure import CHECKOUT, START
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
@@ -142,7 +142,7 @@ async def test_a_killed_broker_comes_back_with_its_messages(running: Runner) -> 
 
     async def body() -> bytes:
         try:
-            async with connected_once(url, "is it kept?") as connection:
+            async with open_connection(url, "is it kept?") as connection:
                 queue = await (await connection.channel()).get_queue("kept")
                 found = await queue.get()
                 await found.ack()

@@ -15,10 +15,10 @@ from aiormq.abc import DeliveredMessage
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-
 from service_kit.batch_consume import BulkConnection
+
 from service_kit.errors import Unavailable
-from service_kit.messaging import connected_once, keep_connected
+from service_kit.rabbitmq.connection import keep_connected, open_connection
 from tests.support.infrastructure import Broker
 from tests.support.waiting import eventually
 
@@ -107,5 +107,5 @@ async def test_a_broker_whose_certificate_nobody_vouches_for_is_not_talked_to(
 ) -> None:
     async with behind_tls(broker.url, tmp_path) as (url, _):
         with pytest.raises(Unavailable, match="certificate verify failed"):
-            async with connected_once(url, "test"):
+            async with open_connection(url, "test"):
                 pass

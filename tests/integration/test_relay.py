@@ -24,8 +24,8 @@ from order_service.relay import Relay
 from order_service.settings import Settings
 from order_service.wakeups import Wakeups
 from proto.events import AUDIT_QUEUE, EXCHANGE, ORDER_CONFIRMED
-from service_kit.background import running
-from service_kit.database import connected, transaction
+from service_kit.lifecycle import background_task
+from service_kit.postgres.engine import open_engine, transaction
 from tests.integration.world import amqp_channel, envelope, peek, publish_probe, purge
 from tests.support.infrastructure import Broker
 from tests.support.services import producer_running
@@ -48,7 +48,7 @@ async def migrated(order_database_url: str) -> str:
 @pytest_asyncio.fixture
 async def engine(migrated: str) -> AsyncIterator[AsyncEngine]:
     """The order database with an empty outbox."""
-    async with connected(migrated, "tests") as found:
+    async with open_engine(migrated, "tests") as found:
         async with found.begin() as connection:
             await connection.execute(text("TRUNCATE outbox"))
         yield found
@@ -69,7 +69,7 @@ async def relaying(
     """A relay that runs inside the block, as in the order service."""
     async with open_producer_channel(producer) as channel:
         runner = Relay(engine, ProducerClient(channel), wakeups or Wakeups(), max_items)
-        async with running(runner.run(), asyncio.Event()):
+        async with background_task(runner.run(), asyncio.Event()):
             yield runner
 
 
@@ -263,8 +263,8 @@ async def two_relays(
     """Two relays, the first of which leads: the way to its database, and what ends it."""
     async with (
         proxied(migrated) as (proxy, url),
-        connected(url, "first") as first,
-        connected(migrated, "second") as second,
+        open_engine(url, "first") as first,
+        open_engine(migrated, "second") as second,
         AsyncExitStack() as ends_first,
     ):
         await ends_first.enter_async_context(relaying(first, producer))
@@ -315,8 +315,8 @@ async def test_the_other_relay_takes_over_when_the_leader_hangs(
     monkeypatch.setattr(outbox, "LEADER_IDLE_SECONDS", 1.5)
     async with (
         proxied(migrated) as (proxy, url),
-        connected(url, "first") as first,
-        connected(migrated, "second") as second,
+        open_engine(url, "first") as first,
+        open_engine(migrated, "second") as second,
         relaying(first, producer),
     ):
         before = await eventually(lambda: leaders(engine))
@@ -372,7 +372,7 @@ async def test_a_relay_whose_database_was_away_goes_on(
 ) -> None:
     async with (
         proxied(migrated) as (proxy, url),
-        connected(url, "first") as through,
+        open_engine(url, "first") as through,
         relaying(through, producer) as runner,
     ):
         await eventually(lambda: leaders(engine))

@@ -25,8 +25,8 @@ from order_service.storage import NewOrder
 from order_service.sweeper import Sweeper
 from order_service.wakeups import Wakeups
 from proto.events import ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_CREATED
-from service_kit.background import running
-from service_kit.database import connected, transaction
+from service_kit.lifecycle import background_task
+from service_kit.postgres.engine import open_engine, transaction
 from tests.support.tcp_proxy import proxied
 from tests.support.waiting import eventually
 
@@ -45,7 +45,7 @@ async def migrated(order_database_url: str) -> str:
 @pytest_asyncio.fixture
 async def engine(migrated: str) -> AsyncIterator[AsyncEngine]:
     """The order database without orders."""
-    async with connected(migrated, "tests") as found:
+    async with open_engine(migrated, "tests") as found:
         async with found.begin() as connection:
             await connection.execute(
                 text("TRUNCATE orders, order_items, order_status_history, outbox")
@@ -282,7 +282,7 @@ async def test_the_running_sweeper_offers_and_prunes_by_itself(engine: AsyncEngi
     await placed(engine)
     async with engine.begin() as connection:
         await connection.execute(update(table).values(sent_at=PAST - dt.timedelta(hours=1)))
-    async with running(sweeper(engine).run(), asyncio.Event()):
+    async with background_task(sweeper(engine).run(), asyncio.Event()):
 
         async def types() -> list[str]:
             async with engine.connect() as connection:
@@ -295,10 +295,10 @@ async def test_the_running_sweeper_offers_and_prunes_by_itself(engine: AsyncEngi
 async def test_a_sweeper_whose_database_was_away_goes_on(
     migrated: str, engine: AsyncEngine
 ) -> None:
-    async with proxied(migrated) as (proxy, url), connected(url, "sweeper") as through:
+    async with proxied(migrated) as (proxy, url), open_engine(url, "sweeper") as through:
         await proxy.cut()
         eager = Sweeper(through, Wakeups(), reoffer_seconds=0.2, keep_seconds=3600.0)
-        async with running(eager.run(), asyncio.Event()):
+        async with background_task(eager.run(), asyncio.Event()):
             await placed(engine)
             await proxy.resume()
             await eventually(lambda: offered(engine))

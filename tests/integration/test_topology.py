@@ -20,7 +20,7 @@ from proto.events import (
     ORDER_CREATED,
 )
 from service_kit.errors import Unavailable
-from service_kit.messaging import declare
+from service_kit.rabbitmq.topology import declare_topology
 from tests.integration.world import (
     Management,
     amqp_channel,
@@ -96,7 +96,7 @@ async def test_declaring_again_changes_nothing(broker: Broker, page: Management)
     await put(broker, b"{}")
     before = await ready(broker)
     async with amqp_channel(broker) as channel:
-        await declare(channel, TOPOLOGY)
+        await declare_topology(channel, TOPOLOGY)
     assert await page.bindings() == BINDINGS
     assert await ready(broker) == before > 0
 
@@ -107,7 +107,7 @@ async def test_a_queue_that_exists_with_other_arguments_is_an_error_that_names_i
     async with infrastructure.virtual_host() as broker, amqp_channel(broker) as channel:
         await channel.declare_queue(INVENTORY_QUEUE, durable=True)
         with structlog.testing.capture_logs() as logged, pytest.raises(ChannelPreconditionFailed):
-            await declare(channel, TOPOLOGY)
+            await declare_topology(channel, TOPOLOGY)
     (told,) = logged
     assert (told["log_level"], told["queue"]) == ("error", INVENTORY_QUEUE)
 

@@ -19,7 +19,7 @@ from proto import inventory_pb2 as stock_pb
 from proto import order_pb2 as order_pb
 from proto import producer_pb2 as producer_pb
 from service_kit.errors import ServiceError
-from service_kit.grpc_status import from_status
+from service_kit.grpc.status import from_status
 from tests.support.infrastructure import Broker
 from tests.support.services import Service, ask, consumer_running
 from tests.support.waiting import eventually

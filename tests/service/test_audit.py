@@ -17,7 +17,7 @@ from inventory_service.audit import run_audit
 from inventory_service.auditor import Auditor
 from inventory_service.models import Kind, Outcome, StockUpdate
 from inventory_service.settings import Settings
-from service_kit.database import connected
+from service_kit.postgres.engine import open_engine
 from tests.support.infrastructure import Infrastructure
 from tests.support.services import inventory_running
 from tests.support.tools import Done, tool, url_of
@@ -34,7 +34,7 @@ async def migrated(inventory_database_url: str) -> str:
 @pytest_asyncio.fixture
 async def engine(migrated: str) -> AsyncIterator[AsyncEngine]:
     """The inventory database without products."""
-    async with connected(migrated, "tests", pool_size=16) as found:
+    async with open_engine(migrated, "tests", pool_size=16) as found:
         await execute(
             found, "TRUNCATE products, stock_movements, reservations, audit.stock_balances"
         )

@@ -7,8 +7,8 @@ import pytest
 import structlog
 
 from service_kit.errors import Code, Internal, NotFound, ServiceError, Unavailable
-from service_kit.grpc_client import open_channel
-from service_kit.grpc_server import serving
+from service_kit.grpc.client import open_channel
+from service_kit.grpc.server import serve_grpc
 from tests.support.services import ask
 from tests.support.waiting import free_port
 
@@ -36,7 +36,7 @@ async def test_a_fault_is_logged_once_and_a_refusal_not_at_all(
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
 
     address = f"127.0.0.1:{free_port()}"
-    async with serving(address, {SERVICE: add}), open_channel(address, SERVICE) as channel:
+    async with serve_grpc(address, {SERVICE: add}), open_channel(address, SERVICE) as channel:
         with structlog.testing.capture_logs() as logged, pytest.raises(ServiceError) as raised:
             await ask(channel.unary_unary(f"/{SERVICE}/Raise"), b"")
     assert raised.value.code is code

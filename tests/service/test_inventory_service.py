@@ -17,10 +17,10 @@ from sqlalchemy.exc import IntegrityError
 from inventory_service.models import metadata, products, stock_movements
 from inventory_service.operations import MAX_AMOUNT, MAX_PRODUCT_ID
 from proto import inventory_pb2 as pb
-from service_kit.database import connected
 from service_kit.errors import Code, DeadlineExceeded, ServiceError
-from service_kit.grpc_client import call
-from service_kit.healthcheck import is_serving
+from service_kit.grpc.client import call
+from service_kit.grpc.health import is_serving
+from service_kit.postgres.engine import open_engine
 from tests.support.database import (
     contents,
     differences,
@@ -859,7 +859,7 @@ async def test_the_migrations_make_what_the_models_describe(
     inventory: Inventory, infrastructure: Infrastructure
 ) -> None:
     assert await differences(inventory.engine, metadata) == []
-    async with infrastructure.database() as url, connected(url, "tests") as engine:
+    async with infrastructure.database() as url, open_engine(url, "tests") as engine:
         async with engine.begin() as connection:
             await connection.run_sync(metadata.create_all)
         assert await schema(inventory.engine) == await schema(engine)
@@ -868,5 +868,5 @@ async def test_the_migrations_make_what_the_models_describe(
 async def test_replicas_may_migrate_at_the_same_time(infrastructure: Infrastructure) -> None:
     async with infrastructure.database() as url:
         assert await migrated_by_replicas("inventory_service", url) == [0, 0, 0]
-        async with connected(url, "tests") as engine:
+        async with open_engine(url, "tests") as engine:
             assert await differences(engine, metadata) == []

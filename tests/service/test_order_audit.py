@@ -16,7 +16,7 @@ from order_service.clients import ReservationClient, open_inventory_channel
 from proto import inventory_pb2 as stock_pb
 from proto import order_pb2 as pb
 from proto import user_pb2
-from service_kit.audit import Finding
+from service_kit.consistency import Finding
 from service_kit.errors import ServiceError, Unavailable
 from tests.support.services import Inventory, Orders, Users, ask
 from tests.support.tools import Done, tool, url_of

@@ -36,10 +36,10 @@ from proto import inventory_pb2, user_pb2
 from proto import order_pb2 as pb
 from proto.events import DATA_SCHEMA
 from service_kit.context import CallContext, bound
-from service_kit.database import connected
 from service_kit.errors import Code, DeadlineExceeded, ServiceError, Unavailable
-from service_kit.grpc_client import call
-from service_kit.grpc_status import from_status
+from service_kit.grpc.client import call
+from service_kit.grpc.status import from_status
+from service_kit.postgres.engine import open_engine
 from tests.support.database import (
     contents,
     differences,
@@ -1204,7 +1204,7 @@ async def test_the_migrations_make_what_the_models_describe(
     orders: Orders, infrastructure: Infrastructure
 ) -> None:
     assert await differences(orders.engine, metadata) == []
-    async with infrastructure.database() as url, connected(url, "tests") as engine:
+    async with infrastructure.database() as url, open_engine(url, "tests") as engine:
         async with engine.begin() as connection:
             await connection.run_sync(metadata.create_all)
         assert await schema(orders.engine) == await schema(engine)
@@ -1213,7 +1213,7 @@ async def test_the_migrations_make_what_the_models_describe(
 async def test_replicas_may_migrate_at_the_same_time(infrastructure: Infrastructure) -> None:
     async with infrastructure.database() as url:
         assert await migrated_by_replicas("order_service", url) == [0, 0, 0]
-        async with connected(url, "tests") as engine:
+        async with open_engine(url, "tests") as engine:
             assert await differences(engine, metadata) == []
 
 

@@ -26,7 +26,6 @@ import user_service
 from proto import user_pb2 as pb
 from proto import user_pb2_grpc
 from proto.user_pb2_grpc import UserServiceStub, add_UserServiceServicer_to_server
-from service_kit.database import connected
 from service_kit.errors import (
     AlreadyExists,
     InvalidArgument,
@@ -34,9 +33,10 @@ from service_kit.errors import (
     ServiceError,
     Unauthenticated,
 )
-from service_kit.grpc_client import call, open_channel
-from service_kit.grpc_server import serving
-from service_kit.migrations import migrate
+from service_kit.grpc.client import call, open_channel
+from service_kit.grpc.server import serve_grpc
+from service_kit.postgres.engine import open_engine
+from service_kit.postgres.migrations import migrate
 from tests.support.infrastructure import CHECKOUT, Infrastructure
 from tests.support.waiting import free_port
 from user_service.models import metadata, refresh_tokens, users
@@ -123,10 +123,10 @@ def sha256(token: str) -> bytes:
 async def running(database_url: str, passwords: Passwords) -> AsyncIterator[Service]:
     address = f"127.0.0.1:{free_port()}"
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(connected(database_url, "user_service"))
+        engine = await stack.enter_async_context(open_engine(database_url, "user_service"))
         servicer = UserServicer(engine, passwords, LIFETIME)
         add = partial(add_UserServiceServicer_to_server, servicer)
-        await stack.enter_async_context(serving(address, {SERVICE_NAME: add}))
+        await stack.enter_async_context(serve_grpc(address, {SERVICE_NAME: add}))
         channel = await stack.enter_async_context(open_channel(address, SERVICE_NAME))
         yield Service(UserServiceStub(channel), engine, passwords)
 
@@ -572,7 +572,7 @@ async def test_replicas_may_migrate_at_the_same_time(infrastructure: Infrastruct
         replicas = [start_process(url, "migrate") for _ in range(3)]
         outputs = [await asyncio.to_thread(replica.communicate) for replica in replicas]
         assert [replica.returncode for replica in replicas] == [0, 0, 0], outputs
-        async with connected(url, "test") as engine, engine.connect() as connection:
+        async with open_engine(url, "test") as engine, engine.connect() as connection:
             revisions = await connection.execute(text("SELECT version_num FROM alembic_version"))
             assert revisions.scalars().all() == ["0001"]
             assert (await connection.execute(select(users))).all() == []

@@ -23,8 +23,8 @@ from proto.inventory_pb2_grpc import InventoryServiceStub
 from proto.order_pb2_grpc import OrderServiceStub
 from proto.producer_pb2_grpc import ProducerServiceStub
 from proto.user_pb2_grpc import UserServiceStub
-from service_kit.database import connected
-from service_kit.grpc_client import call, open_channel
+from service_kit.grpc.client import call, open_channel
+from service_kit.postgres.engine import open_engine
 from service_kit.settings import ServiceSettings
 from tests.support.waiting import free_port
 from user_service.settings import Settings as UserSettings
@@ -107,7 +107,7 @@ async def _reached(
 ) -> AsyncIterator[Service[Stub]]:
     async with (
         open_channel(address, "") as channel,
-        connected(database_url, "tests", pool_size=4) as engine,
+        open_engine(database_url, "tests", pool_size=4) as engine,
     ):
         yield Service(address, stub(channel), engine)
 

@@ -8,8 +8,8 @@ import pytest
 from proto import producer_pb2
 from proto.events import INVENTORY_QUEUE, REASON_HEADER
 from proto.producer_pb2_grpc import ProducerServiceStub
-from service_kit.grpc_client import call, open_channel
-from service_kit.grpc_status import from_status
+from service_kit.grpc.client import call, open_channel
+from service_kit.grpc.status import from_status
 from tests.support.system import System
 from tests.system import ledger, queues
 from tests.system.shop import Caller

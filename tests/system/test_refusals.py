@@ -14,7 +14,7 @@ import jwt
 import pytest
 import pytest_asyncio
 
-from service_kit.healthcheck import is_serving
+from service_kit.grpc.health import is_serving
 from tests.support.infrastructure import CHECKOUT
 from tests.support.system import System
 from tests.support.waiting import eventually, free_port

@@ -31,8 +31,8 @@ from service_kit.errors import (
     NotFound,
     Unauthenticated,
 )
-from service_kit.grpc_server import serving
-from service_kit.grpc_status import to_status
+from service_kit.grpc.server import serve_grpc
+from service_kit.grpc.status import to_status
 from tests.support.ports import free_ports
 
 ADMIN_ID, CUSTOMER_ID, OTHER_ID = 1, 2, 3
@@ -266,7 +266,7 @@ async def running_shop(**settings: Any) -> AsyncIterator[Shop]:
     stop = asyncio.Event()
     async with AsyncExitStack() as neighbours, AsyncExitStack() as http:
         for port, add in zip(ports, adds, strict=False):
-            await neighbours.enter_async_context(serving(f"127.0.0.1:{port}", {"shop": add}))
+            await neighbours.enter_async_context(serve_grpc(f"127.0.0.1:{port}", {"shop": add}))
         gateway = await http.enter_async_context(opened(configured, stop))
         await http.enter_async_context(server.serving(app.build(gateway), configured))
         url = f"http://127.0.0.1:{configured.api_gateway_port}"

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from order_service.tools import TraceSettings
 from ruamel.yaml import YAML
 
 from launcher import docker_broker
 from launcher.layout import GATEWAY, SERVICES, Service
-from order_service.tools import TraceSettings
 from tests.support.readme import commands
 
 READERS = {"order_service": TraceSettings}

@@ -6,12 +6,12 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service_kit.errors import Code, NotFound, ServiceError, Unavailable, error_of
-from service_kit.grpc_status import from_rpc_error, from_status, to_status
+from service_kit.errors import Code, NotFound, ServiceError, Unavailable, error_from_code
+from service_kit.grpc.status import from_rpc_error, from_status, to_status
 
 texts = st.text(max_size=30)
 errors = st.builds(
-    error_of,
+    error_from_code,
     st.sampled_from(Code),
     st.from_regex(r"[A-Z][A-Z_]{0,20}", fullmatch=True),
     texts,

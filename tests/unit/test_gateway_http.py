@@ -13,7 +13,7 @@ from referencing.jsonschema import DRAFT202012
 from api_gateway.openapi import describe
 from api_gateway.routes import _API
 from proto import order_pb2, user_pb2
-from service_kit.grpc_server import PortUnavailable
+from service_kit.errors import PortUnavailable
 from tests.unit.gateway_backend import (
     ADMIN_ID,
     CUSTOMER_ID,

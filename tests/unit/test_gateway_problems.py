@@ -17,7 +17,7 @@ from service_kit.errors import (
     ServiceError,
     Unauthenticated,
     Unavailable,
-    error_of,
+    error_from_code,
 )
 
 
@@ -54,7 +54,7 @@ def test_a_reason_has_one_status_and_one_stable_code(
 
 @pytest.mark.parametrize("code", Code)
 def test_every_canonical_code_is_answered(code: Code) -> None:
-    assert 400 <= of_service_error(error_of(code, "NEW_REASON", "", {})).status < 600
+    assert 400 <= of_service_error(error_from_code(code, "NEW_REASON", "", {})).status < 600
 
 
 def test_the_words_of_a_failure_stay_inside() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from service_kit.errors import Unavailable
-from service_kit.messaging import connected_once
+from service_kit.rabbitmq.connection import open_connection
 from tests.support.ports import free_port
 
 
@@ -28,7 +28,7 @@ async def test_a_failed_connection_leaves_nothing_to_the_thread_that_collects_ga
     # A record of the failure would hold the connection as long as the test runs.
     caplog.set_level(logging.CRITICAL, logger="aiormq")
     with pytest.raises(Unavailable):
-        async with connected_once(f"amqp://guest:guest@127.0.0.1:{free_port()}/", "test"):
+        async with open_connection(f"amqp://guest:guest@127.0.0.1:{free_port()}/", "test"):
             pass
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")

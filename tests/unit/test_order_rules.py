@@ -26,7 +26,7 @@ from order_service.models import (
 )
 from order_service.operations import MAX_WAIT_SECONDS
 from service_kit.errors import Code, ServiceError
-from service_kit.grpc_server import MAX_SECONDS
+from service_kit.grpc.server import MAX_SECONDS
 
 NOW = dt.datetime(2026, 11, 23, tzinfo=dt.UTC)
 

@@ -7,10 +7,10 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
-from service_kit.audit import Finding, Rule, Watch
+from service_kit.consistency import Check, ConsistencyMonitor, Finding
 from service_kit.errors import Unavailable
 
-RULE = Rule("I3", "watched_in_tests", "all is well")
+RULE = Check("I3", "watched_in_tests", "all is well")
 
 
 def off(*subjects: str) -> list[Finding]:
@@ -27,7 +27,7 @@ async def watched(*states: Sequence[Finding] | Exception) -> list[tuple[str, obj
             raise state
         return state
 
-    watch = Watch({RULE: look}, seconds=60)
+    watch = ConsistencyMonitor({RULE: look}, seconds=60)
     with structlog.testing.capture_logs() as logs:
         for _ in states:
             await watch.look(RULE)
@@ -82,7 +82,7 @@ async def test_the_watch_looks_at_once_and_goes_on_after_a_failure() -> None:
         looks.put_nowait(None)
         raise Unavailable("GONE", "away")
 
-    running = asyncio.create_task(Watch({RULE: look}, seconds=0.01).run())
+    running = asyncio.create_task(ConsistencyMonitor({RULE: look}, seconds=0.01).run())
     try:
         async with asyncio.timeout(5):
             for _ in range(3):

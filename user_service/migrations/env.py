@@ -1,4 +1,4 @@
-from service_kit.migrations import run_env
+from service_kit.postgres.migrations import run_env
 from user_service.models import metadata
 
 run_env(metadata)

@@ -11,8 +11,8 @@ from consumer_service.clients import open_inventory_channel, open_order_channel
 from consumer_service.dead_letters import DeadLetter, Rehearsal, dead_letters, redrive
 from consumer_service.settings import Settings
 from proto.events import DEAD_LETTER_QUEUE, EXCHANGE
-from service_kit import tools
-from service_kit.messaging import connected_once
+from service_kit import cli
+from service_kit.rabbitmq.connection import open_connection
 
 REHEARSED_AT_ONCE = 250
 NAME = "dead_letters"
@@ -26,27 +26,27 @@ ForReason = Annotated[
 ]
 Limit = Annotated[int, typer.Option(min=1, help="Look at so many of the queue at most.")]
 
-app = tools.tool("For the people who run the consumer.")
-commands = typer.Typer(help="Messages that could not be handled.", no_args_is_help=True)
-app.add_typer(commands, name="dead-letters")
+commands = typer.Typer()
+dead_letter_commands = typer.Typer(help="Messages that could not be handled.", no_args_is_help=True)
+commands.add_typer(dead_letter_commands, name="dead-letters")
 
 
-@commands.command("list")
+@dead_letter_commands.command("list")
 def list_letters(
     order: OfOrder = None,
     reason: ForReason = None,
     limit: Limit = 1_000,
-    env_file: tools.EnvFile = None,
+    env_file: cli.EnvFile = None,
 ) -> None:
     """Show the dead letters, oldest first, each with its reason; they stay where they are."""
-    settings = tools.settings(Settings, env_file)
-    rows, left = tools.complete(_list(settings, _matching([], order, reason), limit))
+    settings = cli.load_settings(Settings, env_file)
+    rows, left = cli.run(_list(settings, _matching([], order, reason), limit))
     if rows:
-        tools.table(("Event", "Type", "Order", "Since", "Reason"), rows)
-    tools.output.print(_summary(len(rows), left))
+        cli.print_table(("Event", "Type", "Order", "Since", "Reason"), rows)
+    cli.stdout.print(_summary(len(rows), left))
 
 
-@commands.command("redrive")
+@dead_letter_commands.command("redrive")
 def redrive_letters(
     event_ids: Annotated[
         list[str] | None, typer.Argument(metavar="[EVENT]...", help="Ids of events.")
@@ -59,7 +59,7 @@ def redrive_letters(
         bool, typer.Option("--dry-run", help="Only show what each would do, and roll it back.")
     ] = False,
     limit: Limit = 100_000,
-    env_file: tools.EnvFile = None,
+    env_file: cli.EnvFile = None,
 ) -> None:
     """Give dead letters back to the consumer, each under its own event id.
 
@@ -67,19 +67,19 @@ def redrive_letters(
     """
     if not (event_ids or everything or order or reason):
         raise typer.BadParameter("name events, or give --order, --reason or --all")
-    settings = tools.settings(Settings, env_file)
+    settings = cli.load_settings(Settings, env_file)
     chosen = _matching(event_ids or [], order, reason)
     rows: Rows = []
     try:
-        tools.complete((_rehearse if dry_run else _redrive)(settings, chosen, limit, rows))
+        cli.run((_rehearse if dry_run else _redrive)(settings, chosen, limit, rows))
     finally:
         # Also if the broker failed half-way: what was done is done.
         refused = _tell(rows, dry_run=dry_run)
     missing = set(event_ids or []) - {row[0] for row in rows}
     for event_id in sorted(missing):
-        tools.output.print(f"not in the queue: {event_id}", markup=False)
+        cli.stdout.print(f"not in the queue: {event_id}", markup=False)
     if missing or refused:
-        raise typer.Exit(tools.OFF)
+        raise typer.Exit(cli.FOUND_SOMETHING)
 
 
 Rows = list[tuple[str, ...]]
@@ -88,10 +88,10 @@ Rows = list[tuple[str, ...]]
 def _tell(rows: Rows, *, dry_run: bool) -> int:
     """Print what was done, or would be; returns how many were refused."""
     if rows:
-        tools.table(("Event", "Type", "Order", "Would" if dry_run else "Result"), rows)
+        cli.print_table(("Event", "Type", "Order", "Would" if dry_run else "Result"), rows)
     refused = 0 if dry_run else sum(row[-1] != _REDRIVEN for row in rows)
     done = f"{len(rows) - refused} redriven, {refused} refused"
-    tools.output.print("nothing was changed" if dry_run else done)
+    cli.stdout.print("nothing was changed" if dry_run else done)
     return refused
 
 
@@ -126,7 +126,7 @@ async def _redrive(settings: Settings, chosen: Chosen, limit: int, rows: Rows) -
         channel = await _open_channel(stack, settings)
         exchange = await channel.get_exchange(EXCHANGE, ensure=False)
         letters = await _in_hand(channel, chosen, limit)
-        with tools.progress("redriving", len(letters)) as advance:
+        with cli.progress("redriving", len(letters)) as advance:
             for letter in letters:
                 refusal = await redrive(exchange, letter)
                 rows.append((*_named(letter), refusal or _REDRIVEN))
@@ -140,7 +140,7 @@ async def _rehearse(settings: Settings, chosen: Chosen, limit: int, rows: Rows) 
         orders = await enter(open_order_channel(settings.order_service_addr))
         rehearsal = Rehearsal(stock, orders)
         letters = await _in_hand(await _open_channel(stack, settings), chosen, limit)
-        with tools.progress("rehearsing", len(letters)) as advance:
+        with cli.progress("rehearsing", len(letters)) as advance:
             for start in range(0, len(letters), REHEARSED_AT_ONCE):
                 batch = letters[start : start + REHEARSED_AT_ONCE]
                 results = await rehearsal.results(batch)
@@ -151,14 +151,14 @@ async def _rehearse(settings: Settings, chosen: Chosen, limit: int, rows: Rows) 
 
 
 async def _open_channel(stack: AsyncExitStack, settings: Settings) -> AbstractChannel:
-    connection = await stack.enter_async_context(connected_once(settings.rabbitmq_url, NAME))
+    connection = await stack.enter_async_context(open_connection(settings.rabbitmq_url, NAME))
     return await connection.channel(publisher_confirms=True, on_return_raises=True)
 
 
 async def _in_hand(channel: AbstractChannel, chosen: Chosen, limit: int) -> list[DeadLetter]:
     total = await _waiting(channel)
     letters = []
-    with tools.progress("reading", min(limit, total)) as advance:
+    with cli.progress("reading", min(limit, total)) as advance:
         async for letter in dead_letters(channel, limit):
             advance(1)
             if chosen(letter):
@@ -177,7 +177,3 @@ def _named(letter: DeadLetter) -> tuple[str, str, str]:
 
 def _summary(shown: int, left: int) -> str:
     return f"{shown} shown" + (f", {left} more were not looked at" if left else "")
-
-
-if __name__ == "__main__":
-    app()

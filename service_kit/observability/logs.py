@@ -59,7 +59,7 @@ def configure(service: str, level: str) -> None:
 class _Output:
     """Writes lines together, at most FLUSH_SECONDS late; warnings and worse at once.
 
-    A write for each line of the access log would cost a fifth of a gateway's time.
+    A write for each line of the access log would cost a fifth of the gateway's time.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -6,7 +6,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from service_kit.errors import Code, ServiceError, error_of
+from service_kit.errors import Code, ServiceError, error_from_code
 
 DOMAIN = "ecommerce"
 
@@ -20,13 +20,13 @@ def to_status(error: ServiceError) -> status_pb2.Status:
 
 
 def from_status(status: status_pb2.Status) -> ServiceError:
-    """The error that `to_status` would have made it from; the code's name if it has no reason."""
+    """The error behind a status; the name of its code stands in for a missing reason."""
     info = error_details_pb2.ErrorInfo()
     for detail in status.details:
         if detail.Unpack(info):
             break
-    code = Code.of(status.code)
-    return error_of(code, info.reason or code.name, status.message, dict(info.metadata))
+    code = Code.from_number(status.code)
+    return error_from_code(code, info.reason or code.name, status.message, dict(info.metadata))
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> ServiceError:
@@ -34,5 +34,5 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> ServiceError:
     status = rpc_status.from_call(cast("grpc.Call", error))
     if status is not None:
         return from_status(status)
-    code = Code.of(error.code().value[0])
-    return error_of(code, code.name, error.details() or code.name, {})
+    code = Code.from_number(error.code().value[0])
+    return error_from_code(code, code.name, error.details() or code.name, {})

@@ -1,4 +1,4 @@
-"""PostgreSQL: one engine per service, short transactions, driver failures as service errors."""
+"""One engine a service, short transactions, driver failures as service errors."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,20 +25,20 @@ CONNECT_SECONDS = 3.0
 STATEMENT_SECONDS = 8.0
 
 _CONFLICTS = {"40001": "serialization failure", "40P01": "deadlock"}
-_PASSING = {
+_TRANSIENT = {
     "25006": "the server became a read-only replica",
-    "25P03": "it ended a transaction that stood still",
+    "25P03": "it ended an idle transaction",
     "28000": "the role may not log in",
     "28P01": "the password was changed",
     "3D000": "the database is being restored",
     "42501": "a privilege was taken away",
     "55000": "the database is closed to connections",
 }
-"""What a person who runs the server did, and will put right: no fault of the request."""
+"""What an operator did to the server and will undo: not the fault of the request."""
 
 
 @asynccontextmanager
-async def connected(
+async def open_engine(
     url: str, service: str, pool_size: int = 8, *, statement_seconds: float | None = None
 ) -> AsyncIterator[AsyncEngine]:
     """An engine on `url` (`postgresql+asyncpg://…`) inside the block; connects lazily.
@@ -60,7 +60,7 @@ async def connected(
                 "application_name": service,
                 "statement_timeout": f"{statement_seconds:g}s",
                 "idle_in_transaction_session_timeout": "30s",
-                # A peer that vanished gives its locks back within 20 s.
+                # The locks of a peer that vanished are released within 20 s.
                 "tcp_keepalives_idle": "10",
                 "tcp_keepalives_interval": "5",
                 "tcp_keepalives_count": "2",
@@ -88,8 +88,8 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction, committed at the end of the block, rolled back if the block raises.
 
     Raises Aborted (DATABASE_CONFLICT) for a deadlock or serialization failure, and Unavailable
-    (DATABASE_UNAVAILABLE) when the database is away, full, too slow or closed to us: the outcome
-    of the commit is then unknown. Constraint violations pass as they are.
+    (DATABASE_UNAVAILABLE) when the database is unreachable, full, too slow or closed to us: the
+    outcome of the commit is then unknown. Constraint violations pass as they are.
     """
     try:
         async with engine.begin() as connection:
@@ -115,8 +115,8 @@ async def autocommit(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 @asynccontextmanager
-async def rehearsal(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """As `transaction`, but always rolled back: tells what would happen."""
+async def dry_run(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """As `transaction`, but always rolled back: shows what would happen."""
     async with transaction(engine) as connection:
         yield connection
         await connection.rollback()
@@ -131,15 +131,15 @@ async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 def as_service_error(error: Exception) -> ServiceError | None:
-    """What a driver's or pool's exception means to a caller; None if it is not for them."""
+    """What a driver's or pool's exception means to a caller; None if it means nothing to them."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     state = str(getattr(cause, "sqlstate", None) or "")
     if state in _CONFLICTS:
         return Aborted("DATABASE_CONFLICT", _CONFLICTS[state])
     # Classes of https://www.postgresql.org/docs/current/errcodes-appendix.html: connection,
     # insufficient resources, operator intervention, system error, internal error.
-    if state[:2] in ("08", "53", "57", "58", "XX") or state in _PASSING:
-        why = _PASSING.get(state, "the database does not answer")
+    if state[:2] in ("08", "53", "57", "58", "XX") or state in _TRANSIENT:
+        why = _TRANSIENT.get(state, "the database does not answer")
         return Unavailable("DATABASE_UNAVAILABLE", why, state=state)
     lost = (OSError, TimeoutError, PoolTimeoutError, asyncpg.InterfaceError)
     if isinstance(cause, lost) or (isinstance(error, DBAPIError) and not state):

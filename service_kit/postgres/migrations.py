@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import stamina
@@ -12,8 +13,8 @@ from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from service_kit.database import CONNECT_SECONDS, as_service_error
 from service_kit.errors import Unavailable
+from service_kit.postgres.engine import CONNECT_SECONDS, as_service_error
 
 log = structlog.get_logger(__name__)
 
@@ -21,8 +22,8 @@ _LOCK = 0x65636F6D6D6572  # any constant, the same in every replica
 _WAIT_SECONDS = 60.0
 
 
-async def migrate(url: str, script_location: Path) -> None:
-    """Bring the database at `url` to the newest revision, one replica at a time.
+async def migrate(url: str, package: str) -> None:
+    """Bring the database at `url` to the newest revision of `package`, one replica at a time.
 
     Waits up to a minute for the database to answer; raises Unavailable after that.
     """
@@ -30,7 +31,7 @@ async def migrate(url: str, script_location: Path) -> None:
         on=Unavailable, attempts=None, timeout=_WAIT_SECONDS, wait_max=2.0
     ):
         with attempt:
-            await _upgrade(url, script_location)
+            await _upgrade(url, _folder(package))
 
 
 async def _upgrade(url: str, script_location: Path) -> None:
@@ -50,6 +51,10 @@ async def _upgrade(url: str, script_location: Path) -> None:
     log.info("database is at the newest revision")
 
 
+def _folder(package: str) -> Path:
+    return Path(str(files(package) / "migrations"))
+
+
 def _run(connection: Connection, script_location: Path) -> None:
     command.upgrade(_config(connection, script_location), "head")
 
@@ -61,8 +66,9 @@ def _config(connection: Connection, script_location: Path) -> Config:
     return config
 
 
-async def write_revision(url: str, script_location: Path, message: str) -> None:
-    """Write what the models have and the database at `url` has not as the next revision."""
+async def write_revision(url: str, package: str, message: str) -> None:
+    """Write the next revision of `package`: what its tables have and the database has not."""
+    script_location = _folder(package)
 
     def write(connection: Connection) -> None:
         config = _config(connection, script_location)
@@ -83,6 +89,6 @@ def run_env(metadata: MetaData) -> None:
 
 
 if __name__ == "__main__":
-    # python -m service_kit.migrations order_service/migrations URL "what changes"
-    folder, database, what = sys.argv[1:]
-    asyncio.run(write_revision(database, Path(folder), what))
+    # python -m service_kit.postgres.migrations order_service URL "what changes"
+    name, database, what = sys.argv[1:]
+    asyncio.run(write_revision(database, name, what))

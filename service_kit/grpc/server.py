@@ -11,10 +11,10 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service_kit import metrics
 from service_kit.context import REQUEST_ID, TRACEPARENT, CallContext, bound
-from service_kit.errors import Code, DeadlineExceeded, Internal, ServiceError
-from service_kit.grpc_status import to_status
+from service_kit.errors import Code, DeadlineExceeded, Internal, PortUnavailable, ServiceError
+from service_kit.grpc.status import to_status
+from service_kit.observability.metrics import rpc_metrics
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +22,7 @@ MAX_SECONDS = 35.0
 """No call runs longer than this, whatever deadline its client gave; some wait 30 s on purpose."""
 
 DRAIN_SECONDS = 8.0
-"""What calls under way get to finish once the server stops."""
+"""Time for calls in progress to finish once the server stops."""
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
@@ -36,19 +36,15 @@ _OPTIONS = (
 )
 
 
-class PortUnavailable(Exception):
-    """The address cannot be bound: another process holds the port."""
-
-
 @asynccontextmanager
-async def serving(
+async def serve_grpc(
     address: str, services: dict[str, Callable[[grpc.aio.Server], None]]
 ) -> AsyncIterator[grpc.aio.Server]:
     """Serve `services` (full name -> registers its servicer) inside the block, then drain.
 
     Health is SERVING inside the block, for "" and for each name.
     """
-    server = grpc.aio.server(interceptors=[_Calls()], options=_OPTIONS)
+    server = grpc.aio.server(interceptors=[_CallInterceptor()], options=_OPTIONS)
     for add in services.values():
         add(server)
     checks = health.aio.HealthServicer()
@@ -70,12 +66,12 @@ async def serving(
         await server.stop(DRAIN_SECONDS)
 
 
-_OURS = Internal("INTERNAL", "internal error")
+INTERNAL_ERROR = Internal("INTERNAL", "internal error")
 
-Behaviour = Callable[[Any, Any], Any]
+Handler = Callable[[Any, Any], Any]
 
 
-class _Calls(grpc.aio.ServerInterceptor):
+class _CallInterceptor(grpc.aio.ServerInterceptor):
     """Runs each unary call in its caller's context and turns its errors into gRPC statuses."""
 
     def __init__(self) -> None:
@@ -95,40 +91,42 @@ class _Calls(grpc.aio.ServerInterceptor):
             if handler is None or handler.unary_unary is None or method.startswith("/grpc."):
                 return handler
             self._wrapped[method] = grpc.unary_unary_rpc_method_handler(
-                _answering(method, handler.unary_unary),
+                _wrap(method, handler.unary_unary),
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
         return self._wrapped[method]
 
 
-def _answering(method: str, behaviour: Behaviour) -> Behaviour:
-    seconds, failures = metrics.rpc(method)
+def _wrap(method: str, handle: Handler) -> Handler:
+    seconds, count_failure = rpc_metrics(method)
 
-    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def handle_call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         metadata = dict(context.invocation_metadata() or ())
-        caller = CallContext(str(metadata.get(REQUEST_ID, "")), str(metadata.get(TRACEPARENT, "")))
+        call_context = CallContext(
+            str(metadata.get(REQUEST_ID, "")), str(metadata.get(TRACEPARENT, ""))
+        )
         started = time.perf_counter()
-        with bound(caller):
+        with bound(call_context):
             try:
                 async with asyncio.timeout(MAX_SECONDS):
-                    return await behaviour(request, context)
+                    return await handle(request, context)
             except ServiceError as refusal:
                 error = refusal
             except TimeoutError:
                 error = DeadlineExceeded("DEADLINE_EXCEEDED", f"{method} took too long")
             except Exception:
-                failures(Code.INTERNAL.name)
+                count_failure(Code.INTERNAL.name)
                 log.exception("call failed", method=method)
-                return await context.abort_with_status(_AbortStatus.of(_OURS))
+                return await context.abort_with_status(_AbortStatus.from_error(INTERNAL_ERROR))
             finally:
                 seconds.observe(time.perf_counter() - started)
-            failures(error.code.name)
+            count_failure(error.code.name)
             if error.code in (Code.INTERNAL, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
                 log.warning("call failed", method=method, reason=error.reason, error=error.message)
-            return await context.abort_with_status(_AbortStatus.of(error))
+            return await context.abort_with_status(_AbortStatus.from_error(error))
 
-    return answer
+    return handle_call
 
 
 class _AbortStatus(grpc.Status):
@@ -140,6 +138,6 @@ class _AbortStatus(grpc.Status):
         self.trailing_metadata = (("grpc-status-details-bin", status),)
 
     @classmethod
-    def of(cls, error: ServiceError) -> "_AbortStatus":
+    def from_error(cls, error: ServiceError) -> "_AbortStatus":
         code = next(code for code in grpc.StatusCode if code.value[0] == error.code)
         return cls(code, error.message, to_status(error).SerializeToString())

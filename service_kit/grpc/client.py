@@ -1,4 +1,4 @@
-"""Long-lived channels to neighbours, and the one way to call through them."""
+"""Long-lived channels to dependencies, and the one way to call through them."""
 
 import json
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from typing import TypeVar
 import grpc
 
 from service_kit import context
-from service_kit.grpc_status import from_rpc_error
+from service_kit.grpc.status import from_rpc_error
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-# Reconnecting starts after 0.1 s and never waits more than 1 s, so that a neighbour's return is
-# noticed at once; keep-alive finds a peer that hangs.
+# Reconnecting starts after 0.1 s and waits 1 s at most, so that a dependency's return is noticed
+# at once; keep-alive detects a peer that hangs.
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
@@ -57,7 +57,7 @@ async def call(
 ) -> Response:
     """Call with a deadline of `timeout` seconds, connecting included, in the caller's context.
 
-    Raises the ServiceError that the neighbour answered, Unavailable if it cannot be reached, or
+    Raises the ServiceError that the dependency returned, Unavailable if it cannot be reached, or
     DeadlineExceeded.
     """
     try:

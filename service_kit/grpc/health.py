@@ -1,4 +1,4 @@
-"""Ask a gRPC server for its health: `python -m service_kit.healthcheck HOST:PORT`."""
+"""Ask a gRPC server for its health: `python -m service_kit.grpc.health HOST:PORT`."""
 
 import sys
 

@@ -14,48 +14,57 @@ from order_service.clients import ReservationClient, open_inventory_channel
 from order_service.settings import Settings
 from order_service.trace import Step, trace
 from proto.events import DEAD_LETTER_QUEUE, REASON_HEADER, TIME_HEADER
-from service_kit import tools
-from service_kit.audit import Finding, Rule
-from service_kit.database import connected
+from service_kit import cli
+from service_kit.consistency import Check, Finding
 from service_kit.errors import Unavailable
-from service_kit.messaging import connected_once, waiting
-from service_kit.settings import BrokerUrl
+from service_kit.postgres.engine import open_engine
+from service_kit.postgres.migrations import migrate
+from service_kit.rabbitmq.connection import open_connection
+from service_kit.rabbitmq.consume import browse_queue
+from service_kit.settings import DEFAULT_BROKER_URL, BrokerUrl
 
 STATEMENT_SECONDS = 600.0
 MAX_DEAD_LETTERS = 1_000
 
-app = tools.tool("For the people who run the orders.")
+commands = typer.Typer()
 
 
 class TraceSettings(Settings):
     """A trace looks for dead letters too."""
 
-    rabbitmq_url: BrokerUrl = "amqp://guest:guest@localhost:5672/"
+    rabbitmq_url: BrokerUrl = DEFAULT_BROKER_URL
 
 
-@app.command()
-def audit(
+@commands.command("migrate")
+def migrate_database(env_file: cli.EnvFile = None) -> None:
+    """Bring the database to the newest revision, as serving does too."""
+    settings = cli.load_settings(Settings, env_file)
+    cli.run(migrate(settings.order_database_url, "order_service"))
+
+
+@commands.command()
+def check(
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds until what is under way counts as late.")
     ] = 30.0,
-    env_file: tools.EnvFile = None,
+    env_file: cli.EnvFile = None,
 ) -> None:
     """Check orders and events, and each order against inventory; exit code 1 if something is off.
 
     Reads while the services go on, and writes nothing.
     """
-    settings = tools.settings(Settings, env_file)
-    raise tools.report(tools.complete(_audit(settings, grace)))
+    settings = cli.load_settings(Settings, env_file)
+    raise cli.print_findings(cli.run(_audit(settings, grace)))
 
 
-@app.command("trace")
-def show_trace(
+@commands.command("timeline")
+def show_timeline(
     order_id: Annotated[uuid.UUID, typer.Argument(metavar="ORDER_ID")],
-    env_file: tools.EnvFile = None,
+    env_file: cli.EnvFile = None,
 ) -> None:
     """Show every step that an order took, with times (UTC)."""
-    settings = tools.settings(TraceSettings, env_file)
-    steps, notes = tools.complete(_trace(settings, order_id))
+    settings = cli.load_settings(TraceSettings, env_file)
+    steps, notes = cli.run(_trace(settings, order_id))
     first = steps[0].at
     rows = [
         (
@@ -67,14 +76,14 @@ def show_trace(
         )
         for step in steps
     ]
-    tools.table(("Time", "After", "Where", "What", "Detail"), rows)
+    cli.print_table(("Time", "After", "Where", "What", "Detail"), rows)
     for note in notes:
-        tools.output.print(note, markup=False)
+        cli.stdout.print(note, markup=False)
 
 
-async def _audit(settings: Settings, grace: float) -> dict[Rule, Sequence[Finding]]:
+async def _audit(settings: Settings, grace: float) -> dict[Check, Sequence[Finding]]:
     async with _books(settings) as books:
-        with tools.progress("orders", await count_orders(books.engine)) as advance:
+        with cli.progress("orders", await count_orders(books.engine)) as advance:
             return await run_audit(
                 books,
                 grace_seconds=grace,
@@ -97,14 +106,14 @@ async def _trace(settings: TraceSettings, order_id: uuid.UUID) -> tuple[list[Ste
 async def _books(settings: Settings) -> AsyncIterator[Books]:
     url = settings.order_database_url
     async with (
-        connected(url, "order_audit", 1, statement_seconds=STATEMENT_SECONDS) as engine,
+        open_engine(url, "order_audit", 1, statement_seconds=STATEMENT_SECONDS) as engine,
         open_inventory_channel(settings.inventory_service_addr) as channel,
     ):
         yield Books(engine, ReservationClient(channel))
 
 
 async def _dead_letters(url: str, order_id: uuid.UUID) -> list[Step]:
-    async with connected_once(url, "order_trace") as connection:
+    async with open_connection(url, "order_trace") as connection:
         channel = await connection.channel()
         return [
             Step(
@@ -113,7 +122,7 @@ async def _dead_letters(url: str, order_id: uuid.UUID) -> list[Step]:
                 f"{message.routing_key} is a dead letter",
                 f"{message.headers.get(REASON_HEADER)!s}, event {message.message_id}",
             )
-            async for message in waiting(channel, DEAD_LETTER_QUEUE, MAX_DEAD_LETTERS)
+            async for message in browse_queue(channel, DEAD_LETTER_QUEUE, MAX_DEAD_LETTERS)
             if _subject(message.body) == str(order_id)
         ]
 
@@ -130,7 +139,3 @@ def _subject(body: bytes) -> str:
     except orjson.JSONDecodeError:
         return ""
     return str(envelope.get("subject", "")) if isinstance(envelope, dict) else ""
-
-
-if __name__ == "__main__":
-    app()

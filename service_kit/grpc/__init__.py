@@ -1,0 +1,1 @@
+"""gRPC: long-lived channels, the server of every service, and errors as canonical statuses."""

@@ -1,0 +1,62 @@
+"""How often work starts: fuller batches while busy, longer pauses while something fails."""
+
+from collections.abc import AsyncIterator, Callable
+
+import stamina
+import structlog
+from stamina.instrumentation import RetryDetails
+
+from service_kit.errors import ServiceError
+
+log = structlog.get_logger(__name__)
+
+MIN_BATCH_INTERVAL_SECONDS = 0.050
+"""While busy, batches that are not full start no faster than this: fuller ones cost less."""
+BUSY_BATCH_SIZE = 8
+"""A batch of more items than this shows that the system is busy."""
+MAX_BACKOFF_SECONDS = 2.0
+
+Failures = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
+
+
+def batch_pause(size: int, max_items: int, elapsed_seconds: float) -> float:
+    """Seconds to pause after a batch of `size` items that started `elapsed_seconds` ago.
+
+    None after a full batch, because more items are waiting, nor after a small one, so that an
+    idle system adds no delay.
+    """
+    if BUSY_BATCH_SIZE < size < max_items:
+        return max(0.0, MIN_BATCH_INTERVAL_SECONDS - elapsed_seconds)
+    return 0.0
+
+
+def retry_forever(task: str, on: Failures) -> AsyncIterator[stamina.Attempt]:
+    """Attempts without end, for as long as they raise one of the failures `on`.
+
+    The pause between them doubles from 0.1 s to MAX_BACKOFF_SECONDS, with jitter; the log names
+    `task`. Use as `async for attempt in retry_forever(…): with attempt: …`.
+    """
+    attempts = stamina.retry_context(
+        on,
+        attempts=None,
+        timeout=None,
+        wait_initial=0.1,
+        wait_max=MAX_BACKOFF_SECONDS,
+        wait_jitter=0.1,
+    )
+    return attempts.with_name(task, (), {})
+
+
+def log_retry(details: RetryDetails) -> None:
+    """One warning for each failed attempt: the retry library's hook in every service."""
+    log.warning(
+        "backing off",
+        task=details.name,
+        attempt=details.retry_num,
+        seconds=round(details.wait_for, 2),
+        error=_describe(details.caused_by),
+    )
+
+
+def _describe(error: Exception) -> str:
+    return f"{error.reason}: {error.message}" if isinstance(error, ServiceError) else repr(error)

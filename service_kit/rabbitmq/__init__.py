@@ -1,0 +1,1 @@
+"""RabbitMQ: connections that are kept, declared topologies, publishing and consuming in batches."""

@@ -1,0 +1,16 @@
+"""The commands of `python -m user_service`."""
+
+import typer
+
+from service_kit import cli
+from service_kit.postgres.migrations import migrate
+from user_service.settings import Settings
+
+commands = typer.Typer()
+
+
+@commands.command("migrate")
+def migrate_database(env_file: cli.EnvFile = None) -> None:
+    """Bring the database to the newest revision, as serving does too."""
+    settings = cli.load_settings(Settings, env_file)
+    cli.run(migrate(settings.user_database_url, "user_service"))
