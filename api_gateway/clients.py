@@ -208,7 +208,7 @@ class OrderClient(Neighbour):
         request = order_pb2.CreateOrderRequest(
             user_id=user_id,
             idempotency_key=idempotency_key,
-            context=order_pb2.CallerContext(
+            context=order_pb2.CallContext(
                 request_id=caller.request_id, traceparent=caller.traceparent
             ),
         )

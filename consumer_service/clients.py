@@ -132,7 +132,7 @@ def _settlement(
             )
             for short in shortages
         ],
-        context=order_pb2.CallerContext(
+        context=order_pb2.CallContext(
             request_id=event.caller.request_id, traceparent=event.caller.traceparent
         ),
     )

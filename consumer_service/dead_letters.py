@@ -23,7 +23,8 @@ from consumer_service.models import (
     StockOutcome,
 )
 from consumer_service.operations import handle
-from proto.events import DEAD_LETTER_QUEUE, REASON_HEADER, TIME_HEADER
+from proto.dead_letters import REASON_HEADER, TIME_HEADER
+from proto.events import DEAD_LETTER_QUEUE
 from service_kit.context import CallContext
 from service_kit.errors import Unavailable
 from service_kit.rabbitmq.consume import browse_queue

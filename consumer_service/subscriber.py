@@ -12,7 +12,8 @@ from aiormq.abc import DeliveredMessage
 
 from consumer_service.cloud_events import read_event
 from consumer_service.models import OrderEvent, PoisonError
-from proto.events import DEAD_LETTER_EXCHANGE, INVENTORY_QUEUE, REASON_HEADER, TIME_HEADER
+from proto.dead_letters import REASON_HEADER, TIME_HEADER
+from proto.events import DEAD_LETTER_EXCHANGE, INVENTORY_QUEUE
 from service_kit.context import REQUEST_ID, TRACEPARENT, CallContext
 from service_kit.pacing import batch_pause, retry_forever
 from service_kit.rabbitmq.connection import BROKER_FAILURES, fail_when_closed

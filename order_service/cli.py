@@ -13,7 +13,8 @@ from order_service.audit import Books, count_orders, run_audit
 from order_service.clients import ReservationClient, open_inventory_channel
 from order_service.settings import Settings
 from order_service.trace import Step, trace
-from proto.events import DEAD_LETTER_QUEUE, REASON_HEADER, TIME_HEADER
+from proto.dead_letters import REASON_HEADER, TIME_HEADER
+from proto.events import DEAD_LETTER_QUEUE
 from service_kit import cli
 from service_kit.consistency import Check, Finding
 from service_kit.errors import Unavailable

@@ -115,7 +115,7 @@ def _current_caller() -> Caller:
     return Caller(current.request_id, current.traceparent)
 
 
-def _caller(caller: pb.CallerContext) -> Caller:
+def _caller(caller: pb.CallContext) -> Caller:
     return Caller(caller.request_id, caller.traceparent)
 
 

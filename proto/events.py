@@ -26,9 +26,3 @@ SPEC_VERSION = "1.0"
 SOURCE = "/order-service"
 DATA_SCHEMA = "urn:ecommerce:order-events:v1"
 """Names the version of `data`; a reader refuses versions it does not know."""
-
-REASON_HEADER = "x-dead-letter-reason"
-"""Header of a dead letter: why it can never be handled."""
-
-TIME_HEADER = "x-dead-letter-time"
-"""Header of a dead letter: since when it is one (RFC 3339)."""

@@ -27,17 +27,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11proto/order.proto\x12\x12\x65\x63ommerce.order.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"Y\n\tOrderItem\x12\x12\n\nproduct_id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03\x12\x18\n\x10unit_price_cents\x18\x04 \x01(\x03\"D\n\x08Shortage\x12\x12\n\nproduct_id\x18\x01 \x01(\x03\x12\x11\n\trequested\x18\x02 \x01(\x03\x12\x11\n\tavailable\x18\x03 \x01(\x03\"i\n\x0cStatusChange\x12/\n\x06status\x18\x01 \x01(\x0e\x32\x1f.ecommerce.order.v1.OrderStatus\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xde\x02\n\x05Order\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x03\x12/\n\x06status\x18\x03 \x01(\x0e\x32\x1f.ecommerce.order.v1.OrderStatus\x12,\n\x05items\x18\x04 \x03(\x0b\x32\x1d.ecommerce.order.v1.OrderItem\x12\x13\n\x0btotal_cents\x18\x05 \x01(\x03\x12/\n\tshortages\x18\x06 \x03(\x0b\x32\x1c.ecommerce.order.v1.Shortage\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x07history\x18\t \x03(\x0b\x32 .ecommerce.order.v1.StatusChange\"8\n\rCallerContext\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\"h\n\x0cNewOrderItem\x12\x12\n\nproduct_id\x18\x01 \x01(\x03\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12\x1d\n\x10unit_price_cents\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_unit_price_cents\"\xa3\x01\n\x12\x43reateOrderRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x03\x12/\n\x05items\x18\x02 \x03(\x0b\x32 .ecommerce.order.v1.NewOrderItem\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x32\n\x07\x63ontext\x18\x04 \x01(\x0b\x32!.ecommerce.order.v1.CallerContext\"T\n\x18\x42\x61tchCreateOrdersRequest\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.ecommerce.order.v1.CreateOrderRequest\"n\n\x11\x43reateOrderResult\x12*\n\x05order\x18\x01 \x01(\x0b\x32\x19.ecommerce.order.v1.OrderH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"S\n\x19\x42\x61tchCreateOrdersResponse\x12\x36\n\x07results\x18\x01 \x03(\x0b\x32%.ecommerce.order.v1.CreateOrderResult\"]\n\x0fGetOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x03\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"|\n\x11ListOrdersRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x03\x12/\n\x06status\x18\x02 \x01(\x0e\x32\x1f.ecommerce.order.v1.OrderStatus\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x12ListOrdersResponse\x12)\n\x06orders\x18\x01 \x03(\x0b\x32\x19.ecommerce.order.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x12\x43\x61ncelOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x03\"\xbb\x01\n\nSettlement\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x36\n\x07outcome\x18\x02 \x01(\x0e\x32%.ecommerce.order.v1.SettlementOutcome\x12/\n\tshortages\x18\x03 \x03(\x0b\x32\x1c.ecommerce.order.v1.Shortage\x12\x32\n\x07\x63ontext\x18\x04 \x01(\x0b\x32!.ecommerce.order.v1.CallerContext\"a\n\x13SettleOrdersRequest\x12\x33\n\x0bsettlements\x18\x01 \x03(\x0b\x32\x1e.ecommerce.order.v1.Settlement\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"U\n\x10SettlementResult\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12/\n\x06status\x18\x02 \x01(\x0e\x32\x1f.ecommerce.order.v1.OrderStatus\"M\n\x14SettleOrdersResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.ecommerce.order.v1.SettlementResult*\x98\x01\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14ORDER_STATUS_PENDING\x10\x01\x12\x1a\n\x16ORDER_STATUS_CONFIRMED\x10\x02\x12\x19\n\x15ORDER_STATUS_REJECTED\x10\x03\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x04*\x9b\x01\n\x11SettlementOutcome\x12\"\n\x1eSETTLEMENT_OUTCOME_UNSPECIFIED\x10\x00\x12 \n\x1cSETTLEMENT_OUTCOME_CONFIRMED\x10\x01\x12\x1f\n\x1bSETTLEMENT_OUTCOME_REJECTED\x10\x02\x12\x1f\n\x1bSETTLEMENT_OUTCOME_RELEASED\x10\x03\x32\xb0\x04\n\x0cOrderService\x12P\n\x0b\x43reateOrder\x12&.ecommerce.order.v1.CreateOrderRequest\x1a\x19.ecommerce.order.v1.Order\x12p\n\x11\x42\x61tchCreateOrders\x12,.ecommerce.order.v1.BatchCreateOrdersRequest\x1a-.ecommerce.order.v1.BatchCreateOrdersResponse\x12J\n\x08GetOrder\x12#.ecommerce.order.v1.GetOrderRequest\x1a\x19.ecommerce.order.v1.Order\x12[\n\nListOrders\x12%.ecommerce.order.v1.ListOrdersRequest\x1a&.ecommerce.order.v1.ListOrdersResponse\x12P\n\x0b\x43\x61ncelOrder\x12&.ecommerce.order.v1.CancelOrderRequest\x1a\x19.ecommerce.order.v1.Order\x12\x61\n\x0cSettleOrders\x12\'.ecommerce.order.v1.SettleOrdersRequest\x1a(.ecommerce.order.v1.SettleOrdersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11proto/order.proto\x12\x12\x65\x63ommerce.order.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"Y\n\tOrderItem\x12\x12\n\nproduct_id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03\x12\x18\n\x10unit_price_cents\x18\x04 \x01(\x03\"D\n\x08Shortage\x12\x12\n\nproduct_id\x18\x01 \x01(\x03\x12\x11\n\trequested\x18\x02 \x01(\x03\x12\x11\n\tavailable\x18\x03 \x01(\x03\"i\n\x0cStatusChange\x12/\n\x06status\x18\x01 \x01(\x0e\x32\x1f.ecommerce.order.v1.OrderStatus\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xde\x02\n\x05Order\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x03\x12/\n\x06status\x18\x03 \x01(\x0e\x32\x1f.ecommerce.order.v1.OrderStatus\x12,\n\x05items\x18\x04 \x03(\x0b\x32\x1d.ecommerce.order.v1.OrderItem\x12\x13\n\x0btotal_cents\x18\x05 \x01(\x03\x12/\n\tshortages\x18\x06 \x03(\x0b\x32\x1c.ecommerce.order.v1.Shortage\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x07history\x18\t \x03(\x0b\x32 .ecommerce.order.v1.StatusChange\"6\n\x0b\x43\x61llContext\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\"h\n\x0cNewOrderItem\x12\x12\n\nproduct_id\x18\x01 \x01(\x03\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12\x1d\n\x10unit_price_cents\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_unit_price_cents\"\xa1\x01\n\x12\x43reateOrderRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x03\x12/\n\x05items\x18\x02 \x03(\x0b\x32 .ecommerce.order.v1.NewOrderItem\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x30\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1f.ecommerce.order.v1.CallContext\"T\n\x18\x42\x61tchCreateOrdersRequest\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.ecommerce.order.v1.CreateOrderRequest\"n\n\x11\x43reateOrderResult\x12*\n\x05order\x18\x01 \x01(\x0b\x32\x19.ecommerce.order.v1.OrderH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"S\n\x19\x42\x61tchCreateOrdersResponse\x12\x36\n\x07results\x18\x01 \x03(\x0b\x32%.ecommerce.order.v1.CreateOrderResult\"]\n\x0fGetOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x03\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"|\n\x11ListOrdersRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x03\x12/\n\x06status\x18\x02 \x01(\x0e\x32\x1f.ecommerce.order.v1.OrderStatus\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x12ListOrdersResponse\x12)\n\x06orders\x18\x01 \x03(\x0b\x32\x19.ecommerce.order.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x12\x43\x61ncelOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x03\"\xb9\x01\n\nSettlement\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x36\n\x07outcome\x18\x02 \x01(\x0e\x32%.ecommerce.order.v1.SettlementOutcome\x12/\n\tshortages\x18\x03 \x03(\x0b\x32\x1c.ecommerce.order.v1.Shortage\x12\x30\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1f.ecommerce.order.v1.CallContext\"a\n\x13SettleOrdersRequest\x12\x33\n\x0bsettlements\x18\x01 \x03(\x0b\x32\x1e.ecommerce.order.v1.Settlement\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"U\n\x10SettlementResult\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12/\n\x06status\x18\x02 \x01(\x0e\x32\x1f.ecommerce.order.v1.OrderStatus\"M\n\x14SettleOrdersResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.ecommerce.order.v1.SettlementResult*\x98\x01\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14ORDER_STATUS_PENDING\x10\x01\x12\x1a\n\x16ORDER_STATUS_CONFIRMED\x10\x02\x12\x19\n\x15ORDER_STATUS_REJECTED\x10\x03\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x04*\x9b\x01\n\x11SettlementOutcome\x12\"\n\x1eSETTLEMENT_OUTCOME_UNSPECIFIED\x10\x00\x12 \n\x1cSETTLEMENT_OUTCOME_CONFIRMED\x10\x01\x12\x1f\n\x1bSETTLEMENT_OUTCOME_REJECTED\x10\x02\x12\x1f\n\x1bSETTLEMENT_OUTCOME_RELEASED\x10\x03\x32\xb0\x04\n\x0cOrderService\x12P\n\x0b\x43reateOrder\x12&.ecommerce.order.v1.CreateOrderRequest\x1a\x19.ecommerce.order.v1.Order\x12p\n\x11\x42\x61tchCreateOrders\x12,.ecommerce.order.v1.BatchCreateOrdersRequest\x1a-.ecommerce.order.v1.BatchCreateOrdersResponse\x12J\n\x08GetOrder\x12#.ecommerce.order.v1.GetOrderRequest\x1a\x19.ecommerce.order.v1.Order\x12[\n\nListOrders\x12%.ecommerce.order.v1.ListOrdersRequest\x1a&.ecommerce.order.v1.ListOrdersResponse\x12P\n\x0b\x43\x61ncelOrder\x12&.ecommerce.order.v1.CancelOrderRequest\x1a\x19.ecommerce.order.v1.Order\x12\x61\n\x0cSettleOrders\x12\'.ecommerce.order.v1.SettleOrdersRequest\x1a(.ecommerce.order.v1.SettleOrdersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.order_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ORDERSTATUS']._serialized_start=2189
-  _globals['_ORDERSTATUS']._serialized_end=2341
-  _globals['_SETTLEMENTOUTCOME']._serialized_start=2344
-  _globals['_SETTLEMENTOUTCOME']._serialized_end=2499
+  _globals['_ORDERSTATUS']._serialized_start=2183
+  _globals['_ORDERSTATUS']._serialized_end=2335
+  _globals['_SETTLEMENTOUTCOME']._serialized_start=2338
+  _globals['_SETTLEMENTOUTCOME']._serialized_end=2493
   _globals['_ORDERITEM']._serialized_start=131
   _globals['_ORDERITEM']._serialized_end=220
   _globals['_SHORTAGE']._serialized_start=222
@@ -46,34 +46,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSCHANGE']._serialized_end=397
   _globals['_ORDER']._serialized_start=400
   _globals['_ORDER']._serialized_end=750
-  _globals['_CALLERCONTEXT']._serialized_start=752
-  _globals['_CALLERCONTEXT']._serialized_end=808
-  _globals['_NEWORDERITEM']._serialized_start=810
-  _globals['_NEWORDERITEM']._serialized_end=914
-  _globals['_CREATEORDERREQUEST']._serialized_start=917
-  _globals['_CREATEORDERREQUEST']._serialized_end=1080
-  _globals['_BATCHCREATEORDERSREQUEST']._serialized_start=1082
-  _globals['_BATCHCREATEORDERSREQUEST']._serialized_end=1166
-  _globals['_CREATEORDERRESULT']._serialized_start=1168
-  _globals['_CREATEORDERRESULT']._serialized_end=1278
-  _globals['_BATCHCREATEORDERSRESPONSE']._serialized_start=1280
-  _globals['_BATCHCREATEORDERSRESPONSE']._serialized_end=1363
-  _globals['_GETORDERREQUEST']._serialized_start=1365
-  _globals['_GETORDERREQUEST']._serialized_end=1458
-  _globals['_LISTORDERSREQUEST']._serialized_start=1460
-  _globals['_LISTORDERSREQUEST']._serialized_end=1584
-  _globals['_LISTORDERSRESPONSE']._serialized_start=1586
-  _globals['_LISTORDERSRESPONSE']._serialized_end=1674
-  _globals['_CANCELORDERREQUEST']._serialized_start=1676
-  _globals['_CANCELORDERREQUEST']._serialized_end=1731
-  _globals['_SETTLEMENT']._serialized_start=1734
-  _globals['_SETTLEMENT']._serialized_end=1921
-  _globals['_SETTLEORDERSREQUEST']._serialized_start=1923
-  _globals['_SETTLEORDERSREQUEST']._serialized_end=2020
-  _globals['_SETTLEMENTRESULT']._serialized_start=2022
-  _globals['_SETTLEMENTRESULT']._serialized_end=2107
-  _globals['_SETTLEORDERSRESPONSE']._serialized_start=2109
-  _globals['_SETTLEORDERSRESPONSE']._serialized_end=2186
-  _globals['_ORDERSERVICE']._serialized_start=2502
-  _globals['_ORDERSERVICE']._serialized_end=3062
+  _globals['_CALLCONTEXT']._serialized_start=752
+  _globals['_CALLCONTEXT']._serialized_end=806
+  _globals['_NEWORDERITEM']._serialized_start=808
+  _globals['_NEWORDERITEM']._serialized_end=912
+  _globals['_CREATEORDERREQUEST']._serialized_start=915
+  _globals['_CREATEORDERREQUEST']._serialized_end=1076
+  _globals['_BATCHCREATEORDERSREQUEST']._serialized_start=1078
+  _globals['_BATCHCREATEORDERSREQUEST']._serialized_end=1162
+  _globals['_CREATEORDERRESULT']._serialized_start=1164
+  _globals['_CREATEORDERRESULT']._serialized_end=1274
+  _globals['_BATCHCREATEORDERSRESPONSE']._serialized_start=1276
+  _globals['_BATCHCREATEORDERSRESPONSE']._serialized_end=1359
+  _globals['_GETORDERREQUEST']._serialized_start=1361
+  _globals['_GETORDERREQUEST']._serialized_end=1454
+  _globals['_LISTORDERSREQUEST']._serialized_start=1456
+  _globals['_LISTORDERSREQUEST']._serialized_end=1580
+  _globals['_LISTORDERSRESPONSE']._serialized_start=1582
+  _globals['_LISTORDERSRESPONSE']._serialized_end=1670
+  _globals['_CANCELORDERREQUEST']._serialized_start=1672
+  _globals['_CANCELORDERREQUEST']._serialized_end=1727
+  _globals['_SETTLEMENT']._serialized_start=1730
+  _globals['_SETTLEMENT']._serialized_end=1915
+  _globals['_SETTLEORDERSREQUEST']._serialized_start=1917
+  _globals['_SETTLEORDERSREQUEST']._serialized_end=2014
+  _globals['_SETTLEMENTRESULT']._serialized_start=2016
+  _globals['_SETTLEMENTRESULT']._serialized_end=2101
+  _globals['_SETTLEORDERSRESPONSE']._serialized_start=2103
+  _globals['_SETTLEORDERSRESPONSE']._serialized_end=2180
+  _globals['_ORDERSERVICE']._serialized_start=2496
+  _globals['_ORDERSERVICE']._serialized_end=3056
 # @@protoc_insertion_point(module_scope)

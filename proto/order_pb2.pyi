@@ -200,8 +200,8 @@ class Order(_message.Message):
 Global___Order: _TypeAlias = Order  # noqa: Y015
 
 @_typing.final
-class CallerContext(_message.Message):
-    """The caller's context, kept per order because one call carries the orders of many callers."""
+class CallContext(_message.Message):
+    """The context of the call that an order came with, kept per order because one call carries the orders of many callers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -222,7 +222,7 @@ class CallerContext(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CallerContext: _TypeAlias = CallerContext  # noqa: Y015
+Global___CallContext: _TypeAlias = CallContext  # noqa: Y015
 
 @_typing.final
 class NewOrderItem(_message.Message):
@@ -269,14 +269,14 @@ class CreateOrderRequest(_message.Message):
         """1 to 100."""
 
     @_builtins.property
-    def context(self) -> Global___CallerContext: ...
+    def context(self) -> Global___CallContext: ...
     def __init__(
         self,
         *,
         user_id: _builtins.int = ...,
         items: _abc.Iterable[Global___NewOrderItem] | None = ...,
         idempotency_key: _builtins.str = ...,
-        context: Global___CallerContext | None = ...,
+        context: Global___CallContext | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -477,14 +477,14 @@ class Settlement(_message.Message):
         """With REJECTED."""
 
     @_builtins.property
-    def context(self) -> Global___CallerContext: ...
+    def context(self) -> Global___CallContext: ...
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
         outcome: Global___SettlementOutcome.ValueType = ...,
         shortages: _abc.Iterable[Global___Shortage] | None = ...,
-        context: Global___CallerContext | None = ...,
+        context: Global___CallContext | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

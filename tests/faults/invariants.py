@@ -248,7 +248,7 @@ def _holds(state: str | None) -> bool:
 
 async def _unseen(shop: Shop, events: Rows) -> Rows:
     """The events of which the audit queue has no copy although it still must have one."""
-    copies = [copy.message_id for copy in await queues.lying_in(shop.broker, AUDIT_QUEUE)]
+    copies = [copy.message_id for copy in await queues.queued_messages(shop.broker, AUDIT_QUEUE)]
     if len(copies) >= AUDIT_LENGTH:
         # It drops the oldest. What was sent after its first copy was published after that one.
         sent_at = {event["id"]: event["sent_at"] for event in events}

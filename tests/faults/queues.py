@@ -52,7 +52,7 @@ async def deliver_all(
         await asyncio.gather(*waiting)
 
 
-async def lying_in(broker: Broker, queue: str) -> list[Letter]:
+async def queued_messages(broker: Broker, queue: str) -> list[Letter]:
     """The messages of a queue, oldest first; they stay there."""
     found: list[Letter] = []
     complete = asyncio.Event()
@@ -88,7 +88,7 @@ async def lying_in(broker: Broker, queue: str) -> list[Letter]:
 
 async def message_ids(broker: Broker, queue: str) -> set[str]:
     """The ids of the messages that lie in a queue, which stay there."""
-    return {letter.message_id for letter in await lying_in(broker, queue)}
+    return {letter.message_id for letter in await queued_messages(broker, queue)}
 
 
 async def refuses(broker: Broker, queue: str) -> None:

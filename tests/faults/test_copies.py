@@ -93,7 +93,7 @@ async def _deliver_cancellations_first(shop: Shop, orders: Collection[str]) -> N
 
     async def events() -> dict[str, dict[str, queues.Letter]]:
         found: dict[str, dict[str, queues.Letter]] = {}
-        for message in await queues.lying_in(shop.broker, AUDIT_QUEUE):
+        for message in await queues.queued_messages(shop.broker, AUDIT_QUEUE):
             order = json.loads(message.body)["subject"]
             if order in orders:
                 found.setdefault(order, {})[message.routing_key] = message

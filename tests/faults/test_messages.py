@@ -67,7 +67,7 @@ async def test_what_nobody_can_read_is_put_aside_while_orders_go_on(shop: Shop, 
     async def reasons() -> dict[str, str]:
         return {
             letter.message_id: letter.headers[REASON_HEADER]
-            for letter in await queues.lying_in(shop.broker, DEAD_LETTER_QUEUE)
+            for letter in await queues.queued_messages(shop.broker, DEAD_LETTER_QUEUE)
             if letter.message_id in sent
         }
 
@@ -122,7 +122,7 @@ def _event(**changes: object) -> bytes:
 
 async def _events(shop: Shop) -> list[queues.Letter]:
     """The events for inventory that were ever published."""
-    audited = await queues.lying_in(shop.broker, AUDIT_QUEUE)
+    audited = await queues.queued_messages(shop.broker, AUDIT_QUEUE)
     return [message for message in audited if message.routing_key in INVENTORY_EVENT_TYPES]
 
 

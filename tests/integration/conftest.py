@@ -1,4 +1,4 @@
-"""A world of services around one broker; each test runs its own consumers in it."""
+"""A environment of services around one broker; each test runs its own consumers in it."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import structlog
 
 from producer_service import publisher
 from proto import user_pb2 as user_pb
-from tests.integration.world import World, publish_probe
+from tests.integration.environment import Environment, publish_probe
 from tests.support.infrastructure import Broker
 from tests.support.services import (
     ask,
@@ -28,9 +28,9 @@ def plain_logs() -> None:
 
 
 @pytest_asyncio.fixture(scope="module")
-async def world(
+async def environment(
     broker: Broker, user_database_url: str, inventory_database_url: str, order_database_url: str
-) -> AsyncIterator[World]:
+) -> AsyncIterator[Environment]:
     """Users, inventory, producer and orders, and one customer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publisher, "REDECLARE_SECONDS", 1.0)
@@ -50,7 +50,7 @@ async def world(
             request = user_pb.RegisterUserRequest(email=email, password="a long password", name="A")
             user = await ask(users.stub.RegisterUser, request)
             await publish_probe(producer)
-            yield World(
+            yield Environment(
                 broker,
                 user.id,
                 users.address,

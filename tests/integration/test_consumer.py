@@ -23,18 +23,18 @@ from proto.events import (
     REASON_HEADER,
 )
 from service_kit import context
-from tests.integration.world import (
+from tests.integration.environment import (
+    Environment,
     Json,
-    World,
     amqp_channel,
     dead_letter,
     envelope,
-    lying_in,
     management,
     peek,
     publish_probe,
     purge,
     put,
+    queued_messages,
     ready,
 )
 from tests.support.infrastructure import Infrastructure
@@ -50,178 +50,180 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest_asyncio.fixture(autouse=True)
-async def empty_queues(world: World) -> None:
+async def empty_queues(environment: Environment) -> None:
     for queue in (INVENTORY_QUEUE, DEAD_LETTER_QUEUE, AUDIT_QUEUE):
-        await purge(world.broker, queue)
+        await purge(environment.broker, queue)
 
 
 @pytest_asyncio.fixture
-async def consumer(world: World) -> AsyncIterator[str]:
+async def consumer(environment: Environment) -> AsyncIterator[str]:
     """A consumer that runs all through the test."""
-    async with world.consuming() as address:
+    async with environment.consuming() as address:
         yield address
 
 
-async def audited(world: World, order_id: str) -> list[str]:
+async def audited(environment: Environment, order_id: str) -> list[str]:
     """The types of the events about an order, in the order of their publication."""
     return [
         body["type"]
-        for each in await peek(world.broker, AUDIT_QUEUE)
+        for each in await peek(environment.broker, AUDIT_QUEUE)
         if (body := json.loads(each["payload"]))["subject"] == order_id
     ]
 
 
-async def taken_out(world: World) -> list[Json]:
+async def taken_out(environment: Environment) -> list[Json]:
     """Take every message out of inventory's queue; their bodies."""
     bodies = []
-    async with amqp_channel(world.broker) as channel:
+    async with amqp_channel(environment.broker) as channel:
         queue = await channel.get_queue(INVENTORY_QUEUE)
         while (message := await queue.get(no_ack=True, fail=False)) is not None:
             bodies.append(json.loads(message.body))
     return bodies
 
 
-async def consumers(world: World) -> int:
+async def consumers(environment: Environment) -> int:
     """How many consumers inventory's queue has, as of now."""
-    async with amqp_channel(world.broker) as channel:
+    async with amqp_channel(environment.broker) as channel:
         declared = await channel.declare_queue(INVENTORY_QUEUE, passive=True)
         return declared.declaration_result.consumer_count or 0
 
 
-async def stock_is(world: World, product: int, stock: int) -> None:
-    await eventually(lambda: world.stock(product), lambda found: found == stock)
+async def stock_is(environment: Environment, product: int, stock: int) -> None:
+    await eventually(lambda: environment.stock(product), lambda found: found == stock)
 
 
-async def is_released(world: World, order_id: str) -> bool:
+async def is_released(environment: Environment, order_id: str) -> bool:
     """Whether nothing is outstanding any more for the order."""
     query = text("SELECT next_offer_at IS NULL FROM orders WHERE id = :id")
-    async with world.orders.engine.connect() as connection:
+    async with environment.orders.engine.connect() as connection:
         return bool(await connection.scalar(query, {"id": uuid.UUID(order_id)}))
 
 
 async def test_orders_are_confirmed_their_stock_taken_and_their_messages_acked(
-    world: World,
+    environment: Environment,
 ) -> None:
-    product, other = await world.product(1000), await world.product(500)
-    async with world.consuming():
-        placed = await world.place({product: 3, other: 1}, times=40)
-        assert await world.statuses(placed) == {"CONFIRMED"}
-    assert await world.stock(product) == 1000 - 3 * 40
-    assert await world.movements(other) == [500] + [-1] * 40
-    assert await ready(world.broker) == 0
-    assert await ready(world.broker, DEAD_LETTER_QUEUE) == 0
+    product, other = await environment.product(1000), await environment.product(500)
+    async with environment.consuming():
+        placed = await environment.place({product: 3, other: 1}, times=40)
+        assert await environment.statuses(placed) == {"CONFIRMED"}
+    assert await environment.stock(product) == 1000 - 3 * 40
+    assert await environment.movements(other) == [500] + [-1] * 40
+    assert await ready(environment.broker) == 0
+    assert await ready(environment.broker, DEAD_LETTER_QUEUE) == 0
 
 
 async def test_an_orders_way_can_be_read_in_the_audit_queue_with_its_callers_context(
-    world: World, consumer: str
+    environment: Environment, consumer: str
 ) -> None:
     with context.bound(context.CallContext("request-1", TRACEPARENT)):
-        (placed,) = await world.place({await world.product(): 1})
-    assert await world.statuses([placed]) == {"CONFIRMED"}
+        (placed,) = await environment.place({await environment.product(): 1})
+    assert await environment.statuses([placed]) == {"CONFIRMED"}
 
     async def way() -> list[str]:
-        return await audited(world, placed)
+        return await audited(environment, placed)
 
     await eventually(way, lambda found: found == ["order.created", "order.confirmed"])
-    for message in await peek(world.broker, AUDIT_QUEUE):
+    for message in await peek(environment.broker, AUDIT_QUEUE):
         headers = message["properties"]["headers"]
         assert headers == {"traceparent": TRACEPARENT, "x-request-id": "request-1"}
 
 
-async def test_more_orders_than_one_batch_holds_are_all_confirmed(world: World) -> None:
-    product = await world.product(10_000)
-    placed = await world.place({product: 1}, times=250)
-    await world.queued(250)
-    async with world.consuming(batch_max_items=30):
-        assert await world.statuses(placed) == {"CONFIRMED"}
-    assert await world.stock(product) == 10_000 - 250
-    assert await ready(world.broker) == 0
+async def test_more_orders_than_one_batch_holds_are_all_confirmed(environment: Environment) -> None:
+    product = await environment.product(10_000)
+    placed = await environment.place({product: 1}, times=250)
+    await environment.queued(250)
+    async with environment.consuming(batch_max_items=30):
+        assert await environment.statuses(placed) == {"CONFIRMED"}
+    assert await environment.stock(product) == 10_000 - 250
+    assert await ready(environment.broker) == 0
 
 
 async def test_an_order_that_comes_too_late_for_the_stock_is_rejected_with_its_shortage(
-    world: World,
+    environment: Environment,
 ) -> None:
-    product, plenty = await world.product(10), await world.product(10)
-    placed = await world.place({product: 6, plenty: 1}, times=2)
-    async with world.consuming():
-        assert await world.statuses(placed) == {"CONFIRMED", "REJECTED"}
-    first, second = [await world.order(each) for each in placed]
+    product, plenty = await environment.product(10), await environment.product(10)
+    placed = await environment.place({product: 6, plenty: 1}, times=2)
+    async with environment.consuming():
+        assert await environment.statuses(placed) == {"CONFIRMED", "REJECTED"}
+    first, second = [await environment.order(each) for each in placed]
     rejected = first if first.shortages else second
     assert rejected.status == order_pb.ORDER_STATUS_REJECTED
     assert [(s.product_id, s.requested, s.available) for s in rejected.shortages] == [
         (product, 6, 4)
     ]
-    assert (await world.stock(product), await world.stock(plenty)) == (4, 9)
+    assert (await environment.stock(product), await environment.stock(plenty)) == (4, 9)
 
 
-async def test_cancelling_a_confirmed_order_puts_its_stock_back_once(world: World) -> None:
-    product = await world.product(10)
-    async with world.consuming():
-        (placed,) = await world.place({product: 4})
-        assert await world.statuses([placed]) == {"CONFIRMED"}
-        await world.cancel(placed)
-        await stock_is(world, product, 10)
-        await eventually(lambda: is_released(world, placed))
+async def test_cancelling_a_confirmed_order_puts_its_stock_back_once(
+    environment: Environment,
+) -> None:
+    product = await environment.product(10)
+    async with environment.consuming():
+        (placed,) = await environment.place({product: 4})
+        assert await environment.statuses([placed]) == {"CONFIRMED"}
+        await environment.cancel(placed)
+        await stock_is(environment, product, 10)
+        await eventually(lambda: is_released(environment, placed))
         cancelled = [
             json.loads(each["payload"])
-            for each in await peek(world.broker, AUDIT_QUEUE)
+            for each in await peek(environment.broker, AUDIT_QUEUE)
             if each["routing_key"] == ORDER_CANCELLED
         ]
-        await put(world.broker, *cancelled * 3, routing_key=ORDER_CANCELLED)
-        (later,) = await world.place({product: 1})
-        assert await world.statuses([later]) == {"CONFIRMED"}
-    assert await world.movements(product) == [10, -4, 4, -1]
+        await put(environment.broker, *cancelled * 3, routing_key=ORDER_CANCELLED)
+        (later,) = await environment.place({product: 1})
+        assert await environment.statuses([later]) == {"CONFIRMED"}
+    assert await environment.movements(product) == [10, -4, 4, -1]
 
 
 async def test_a_cancellation_that_overtakes_its_order_leaves_no_stock_taken(
-    world: World,
+    environment: Environment,
 ) -> None:
-    product = await world.product(10)
-    (placed,) = await world.place({product: 4})
-    await world.cancel(placed)
-    await world.queued(2)
-    created, cancelled = await taken_out(world)
-    await put(world.broker, cancelled, routing_key=ORDER_CANCELLED)
-    async with world.consuming():
-        await eventually(lambda: is_released(world, placed))
-        await put(world.broker, created)
-        (later,) = await world.place({product: 1})
-        assert await world.statuses([later]) == {"CONFIRMED"}
-    assert await world.movements(product) == [10, -1]
-    assert await world.statuses([placed]) == {"CANCELLED"}
+    product = await environment.product(10)
+    (placed,) = await environment.place({product: 4})
+    await environment.cancel(placed)
+    await environment.queued(2)
+    created, cancelled = await taken_out(environment)
+    await put(environment.broker, cancelled, routing_key=ORDER_CANCELLED)
+    async with environment.consuming():
+        await eventually(lambda: is_released(environment, placed))
+        await put(environment.broker, created)
+        (later,) = await environment.place({product: 1})
+        assert await environment.statuses([later]) == {"CONFIRMED"}
+    assert await environment.movements(product) == [10, -1]
+    assert await environment.statuses([placed]) == {"CANCELLED"}
 
 
 @pytest.mark.parametrize("first", [ORDER_CREATED, ORDER_CANCELLED])
 async def test_creation_and_cancellation_in_one_batch_take_no_stock_in_either_order(
-    world: World, first: str
+    environment: Environment, first: str
 ) -> None:
-    product = await world.product(10)
-    (placed,) = await world.place({product: 4})
-    await world.cancel(placed)
-    await world.queued(2)
-    bodies = await taken_out(world)
-    await put(world.broker, *(bodies if first == ORDER_CREATED else reversed(bodies)))
-    async with world.consuming():
-        await eventually(lambda: is_released(world, placed))
-    assert await world.stock(product) == 10
-    assert await world.statuses([placed]) == {"CANCELLED"}
-    assert await ready(world.broker) == 0
+    product = await environment.product(10)
+    (placed,) = await environment.place({product: 4})
+    await environment.cancel(placed)
+    await environment.queued(2)
+    bodies = await taken_out(environment)
+    await put(environment.broker, *(bodies if first == ORDER_CREATED else reversed(bodies)))
+    async with environment.consuming():
+        await eventually(lambda: is_released(environment, placed))
+    assert await environment.stock(product) == 10
+    assert await environment.statuses([placed]) == {"CANCELLED"}
+    assert await ready(environment.broker) == 0
 
 
-async def test_an_event_delivered_again_changes_nothing(world: World) -> None:
-    product = await world.product(10)
-    (placed,) = await world.place({product: 4})
-    await world.queued(1)
-    (created,) = await taken_out(world)
-    await put(world.broker, created, created)  # twice in one batch
-    async with world.consuming():
-        assert await world.statuses([placed]) == {"CONFIRMED"}
-        await put(world.broker, created)  # and once after
-        (later,) = await world.place({product: 1})
-        assert await world.statuses([later]) == {"CONFIRMED"}
-    assert await world.movements(product) == [10, -4, -1]
-    assert (await audited(world, placed)).count("order.confirmed") == 1
-    history = [change.status for change in (await world.order(placed)).history]
+async def test_an_event_delivered_again_changes_nothing(environment: Environment) -> None:
+    product = await environment.product(10)
+    (placed,) = await environment.place({product: 4})
+    await environment.queued(1)
+    (created,) = await taken_out(environment)
+    await put(environment.broker, created, created)  # twice in one batch
+    async with environment.consuming():
+        assert await environment.statuses([placed]) == {"CONFIRMED"}
+        await put(environment.broker, created)  # and once after
+        (later,) = await environment.place({product: 1})
+        assert await environment.statuses([later]) == {"CONFIRMED"}
+    assert await environment.movements(product) == [10, -4, -1]
+    assert (await audited(environment, placed)).count("order.confirmed") == 1
+    history = [change.status for change in (await environment.order(placed)).history]
     assert history == [order_pb.ORDER_STATUS_PENDING, order_pb.ORDER_STATUS_CONFIRMED]
 
 
@@ -278,20 +280,20 @@ def poison(product: int) -> dict[str, tuple[bytes | Json, str]]:
 
 
 async def test_what_can_never_be_handled_becomes_a_dead_letter_and_the_rest_goes_on(
-    world: World,
+    environment: Environment,
 ) -> None:
-    product = await world.product(100)
-    before = await world.place({product: 1}, times=3)
-    await world.queued(3)
+    product = await environment.product(100)
+    before = await environment.place({product: 1}, times=3)
+    await environment.queued(3)
     kinds = poison(product)
-    ids = await put(world.broker, *(body for body, _ in kinds.values()))
-    after = await world.place({product: 1}, times=3)
-    await world.queued(6 + len(kinds))
-    async with world.consuming():
-        assert await world.statuses([*before, *after]) == {"CONFIRMED"}
+    ids = await put(environment.broker, *(body for body, _ in kinds.values()))
+    after = await environment.place({product: 1}, times=3)
+    await environment.queued(6 + len(kinds))
+    async with environment.consuming():
+        assert await environment.statuses([*before, *after]) == {"CONFIRMED"}
 
         async def dead() -> dict[str, Json]:
-            return await lying_in(world.broker, DEAD_LETTER_QUEUE)
+            return await queued_messages(environment.broker, DEAD_LETTER_QUEUE)
 
         letters = await eventually(dead, lambda found: len(found) == len(kinds))
     reasons = {
@@ -299,17 +301,19 @@ async def test_what_can_never_be_handled_becomes_a_dead_letter_and_the_rest_goes
         for kind, message_id in zip(kinds, ids, strict=True)
     }
     assert reasons == {kind: reason for kind, (_, reason) in kinds.items()}
-    assert await ready(world.broker) == 0
-    assert await world.stock(product) == 100 - 6
+    assert await ready(environment.broker) == 0
+    assert await environment.stock(product) == 100 - 6
 
 
 async def test_stock_taken_for_an_order_that_nobody_placed_is_given_back(
-    world: World, consumer: str
+    environment: Environment, consumer: str
 ) -> None:
-    product = await world.product(10)
-    (message_id,) = await put(world.broker, envelope(ORDER_CREATED, uuid.uuid4(), {product: 4}))
-    await dead_letter(world.broker, message_id)
-    assert await world.movements(product) == [10, -4, 4]
+    product = await environment.product(10)
+    (message_id,) = await put(
+        environment.broker, envelope(ORDER_CREATED, uuid.uuid4(), {product: 4})
+    )
+    await dead_letter(environment.broker, message_id)
+    assert await environment.movements(product) == [10, -4, 4]
 
 
 class NotText(str):
@@ -322,7 +326,7 @@ class NotText(str):
 
 
 async def test_a_dead_letter_keeps_what_is_needed_to_send_it_again(
-    world: World, consumer: str
+    environment: Environment, consumer: str
 ) -> None:
     headers: Json = {
         "traceparent": TRACEPARENT,
@@ -335,8 +339,8 @@ async def test_a_dead_letter_keeps_what_is_needed_to_send_it_again(
         "nothing": None,
         "other-bytes": NotText(),
     }
-    (message_id,) = await put(world.broker, b"no JSON", **headers)
-    letter = await dead_letter(world.broker, message_id)
+    (message_id,) = await put(environment.broker, b"no JSON", **headers)
+    letter = await dead_letter(environment.broker, message_id)
     assert letter["payload"] == "no JSON"
     assert letter["routing_key"] == ORDER_CREATED
     assert letter["properties"]["delivery_mode"] == 2
@@ -346,111 +350,111 @@ async def test_a_dead_letter_keeps_what_is_needed_to_send_it_again(
 
 
 async def test_a_dead_letter_that_finds_no_queue_waits_until_there_is_one(
-    world: World, consumer: str
+    environment: Environment, consumer: str
 ) -> None:
-    async with management(world.broker) as page:
+    async with management(environment.broker) as page:
         await page.delete("queues", DEAD_LETTER_QUEUE)
-        (message_id,) = await put(world.broker, b"no JSON")
+        (message_id,) = await put(environment.broker, b"no JSON")
         await eventually(lambda: page.get("queues", DEAD_LETTER_QUEUE))
-    await dead_letter(world.broker, message_id)
+    await dead_letter(environment.broker, message_id)
 
 
 async def test_an_event_that_inventory_refuses_is_isolated_and_the_rest_goes_on(
-    world: World,
+    environment: Environment,
 ) -> None:
-    product = await world.product(100)
+    product = await environment.product(100)
     lines = [{"product_id": product, "quantity": 600_000}] * 2
     body = envelope(ORDER_CREATED, uuid.uuid4())
     body["data"]["items"] = lines
-    placed = await world.place({product: 1}, times=3)
-    (message_id,) = await put(world.broker, body)
-    placed += await world.place({product: 1}, times=3)
-    await world.queued(7)
-    async with world.consuming():
-        assert await world.statuses(placed) == {"CONFIRMED"}
-        letter = await dead_letter(world.broker, message_id)
+    placed = await environment.place({product: 1}, times=3)
+    (message_id,) = await put(environment.broker, body)
+    placed += await environment.place({product: 1}, times=3)
+    await environment.queued(7)
+    async with environment.consuming():
+        assert await environment.statuses(placed) == {"CONFIRMED"}
+        letter = await dead_letter(environment.broker, message_id)
     assert letter["properties"]["headers"][REASON_HEADER].startswith("invalid_quantity")
-    assert await world.stock(product) == 100 - 6
+    assert await environment.stock(product) == 100 - 6
 
 
 async def test_an_event_on_which_inventory_stumbles_is_isolated_and_the_rest_goes_on(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(operations, "FAULT_ATTEMPTS", 2)
-    product, cursed = await world.product(100), await world.product(100)
-    async with world.inventory.engine.begin() as connection:
+    product, cursed = await environment.product(100), await environment.product(100)
+    async with environment.inventory.engine.begin() as connection:
         await connection.execute(
             text(f"ALTER TABLE products ADD CHECK (id <> {cursed} OR stock >= 100) NOT VALID")
         )
-    placed = await world.place({product: 1}, times=5)
-    (stumbling,) = await world.place({product: 1, cursed: 1})
-    placed += await world.place({product: 1}, times=5)
-    await world.queued(11)
-    async with world.consuming():
-        assert await world.statuses(placed) == {"CONFIRMED"}
+    placed = await environment.place({product: 1}, times=5)
+    (stumbling,) = await environment.place({product: 1, cursed: 1})
+    placed += await environment.place({product: 1}, times=5)
+    await environment.queued(11)
+    async with environment.consuming():
+        assert await environment.statuses(placed) == {"CONFIRMED"}
 
         async def dead() -> list[Json]:
-            return await peek(world.broker, DEAD_LETTER_QUEUE)
+            return await peek(environment.broker, DEAD_LETTER_QUEUE)
 
         (letter,) = await eventually(dead)
     assert json.loads(letter["payload"])["subject"] == stumbling
     assert letter["properties"]["headers"][REASON_HEADER].startswith("internal")
-    assert await world.stock(product) == 100 - 10
-    assert await world.statuses([stumbling], wait=0) == {"PENDING"}
+    assert await environment.stock(product) == 100 - 10
+    assert await environment.statuses([stumbling], wait=0) == {"PENDING"}
 
 
 async def test_while_inventory_is_away_messages_wait_unacked_and_are_handled_when_it_is_back(
-    world: World,
+    environment: Environment,
 ) -> None:
-    product = await world.product(100)
-    async with proxied(world.inventory.address) as (proxy, address):
+    product = await environment.product(100)
+    async with proxied(environment.inventory.address) as (proxy, address):
         await proxy.cut()
-        placed = await world.place({product: 1}, times=5)
-        await world.queued(5)
-        async with world.consuming(inventory=address), management(world.broker) as page:
+        placed = await environment.place({product: 1}, times=5)
+        await environment.queued(5)
+        async with environment.consuming(inventory=address), management(environment.broker) as page:
 
             async def unacked() -> int:
                 found = await page.get("queues", INVENTORY_QUEUE)
                 return int(found.get("messages_unacknowledged", 0))
 
             await eventually(unacked, lambda count: count == 5)
-            assert await world.statuses(placed, wait=0) == {"PENDING"}
+            assert await environment.statuses(placed, wait=0) == {"PENDING"}
             await proxy.resume()
-            assert await world.statuses(placed) == {"CONFIRMED"}
-    assert await ready(world.broker) == 0
-    assert await ready(world.broker, DEAD_LETTER_QUEUE) == 0
+            assert await environment.statuses(placed) == {"CONFIRMED"}
+    assert await ready(environment.broker) == 0
+    assert await ready(environment.broker, DEAD_LETTER_QUEUE) == 0
 
 
 async def test_when_the_orders_are_away_after_the_stock_was_taken_they_are_settled_later(
-    world: World,
+    environment: Environment,
 ) -> None:
-    product = await world.product(100)
-    async with proxied(world.orders.address) as (proxy, address):
+    product = await environment.product(100)
+    async with proxied(environment.orders.address) as (proxy, address):
         await proxy.cut()
-        placed = await world.place({product: 1}, times=5)
-        await world.queued(5)
-        async with world.consuming(orders=address):
-            await eventually(lambda: world.stock(product), lambda stock: stock < 100)
-            assert await world.statuses(placed, wait=0) == {"PENDING"}
+        placed = await environment.place({product: 1}, times=5)
+        await environment.queued(5)
+        async with environment.consuming(orders=address):
+            await eventually(lambda: environment.stock(product), lambda stock: stock < 100)
+            assert await environment.statuses(placed, wait=0) == {"PENDING"}
             await proxy.resume()
-            assert await world.statuses(placed) == {"CONFIRMED"}
-    assert await world.movements(product) == [100] + [-1] * 5
-    assert await ready(world.broker) == 0
+            assert await environment.statuses(placed) == {"CONFIRMED"}
+    assert await environment.movements(product) == [100] + [-1] * 5
+    assert await ready(environment.broker) == 0
 
 
 async def test_a_batch_whose_connection_was_killed_is_delivered_again_and_applied_once(
-    world: World,
+    environment: Environment,
 ) -> None:
-    product = await world.product(100)
+    product = await environment.product(100)
     async with (
-        proxied(world.orders.address) as (proxy, address),
-        proxied(world.broker.url) as (broker, url),
-        world.consuming(orders=address, broker_url=url),
-        management(world.broker) as page,
+        proxied(environment.orders.address) as (proxy, address),
+        proxied(environment.broker.url) as (broker, url),
+        environment.consuming(orders=address, broker_url=url),
+        management(environment.broker) as page,
     ):
-        assert await world.statuses(await world.place({product: 1})) == {"CONFIRMED"}
+        assert await environment.statuses(await environment.place({product: 1})) == {"CONFIRMED"}
         proxy.pause()
-        placed = await world.place({product: 1}, times=5)
+        placed = await environment.place({product: 1}, times=5)
         await proxy.holding()  # stock is taken, and the settlements hang
         await page.kill("consumer_service")
 
@@ -459,164 +463,166 @@ async def test_a_batch_whose_connection_was_killed_is_delivered_again_and_applie
 
         await eventually(connections, lambda count: count == 2)
         await proxy.resume()
-        assert await world.statuses(placed) == {"CONFIRMED"}
-    assert await world.movements(product) == [100] + [-1] * 6
-    assert await ready(world.broker) == 0
+        assert await environment.statuses(placed) == {"CONFIRMED"}
+    assert await environment.movements(product) == [100] + [-1] * 6
+    assert await ready(environment.broker) == 0
 
 
-async def test_the_consumer_comes_back_after_the_broker_was_away(world: World) -> None:
-    product = await world.product(100)
+async def test_the_consumer_comes_back_after_the_broker_was_away(environment: Environment) -> None:
+    product = await environment.product(100)
     async with (
-        proxied(world.broker.url) as (proxy, url),
-        world.consuming(broker_url=url),
+        proxied(environment.broker.url) as (proxy, url),
+        environment.consuming(broker_url=url),
     ):
-        placed = await world.place({product: 1}, times=5)
-        assert await world.statuses(placed) == {"CONFIRMED"}
+        placed = await environment.place({product: 1}, times=5)
+        assert await environment.statuses(placed) == {"CONFIRMED"}
         await proxy.cut()
-        placed = await world.place({product: 1}, times=5)
-        await world.queued(5)
+        placed = await environment.place({product: 1}, times=5)
+        await environment.queued(5)
         await proxy.resume()
-        assert await world.statuses(placed) == {"CONFIRMED"}
+        assert await environment.statuses(placed) == {"CONFIRMED"}
 
 
 async def test_however_often_the_consumers_connection_drops_nothing_is_lost_or_applied_twice(
-    world: World,
+    environment: Environment,
 ) -> None:
     """The connection drops while batches are under way, at whatever moment that happens to be."""
-    product = await world.product(1000)
+    product = await environment.product(1000)
     async with (
-        proxied(world.broker.url) as (proxy, url),
-        world.consuming(broker_url=url, batch_max_items=10),
+        proxied(environment.broker.url) as (proxy, url),
+        environment.consuming(broker_url=url, batch_max_items=10),
     ):
         placed, bad = [], []
         for _ in range(6):
-            placed += await world.place({product: 1}, times=50)
-            bad += await put(world.broker, *[b"no JSON"] * 5)
-            before = len(await world.movements(product))
+            placed += await environment.place({product: 1}, times=50)
+            bad += await put(environment.broker, *[b"no JSON"] * 5)
+            before = len(await environment.movements(product))
 
             async def under_way(before: int = before) -> int:
-                return len(await world.movements(product)) - before
+                return len(await environment.movements(product)) - before
 
             await eventually(under_way, every=0)
             proxy.drop()
-        assert await world.statuses(placed) == {"CONFIRMED"}
+        assert await environment.statuses(placed) == {"CONFIRMED"}
 
         async def dead() -> set[str]:
-            return set(await lying_in(world.broker, DEAD_LETTER_QUEUE))
+            return set(await queued_messages(environment.broker, DEAD_LETTER_QUEUE))
 
         await eventually(dead, lambda found: found == set(bad))
-    assert await world.stock(product) == 1000 - 300
-    assert await ready(world.broker) == 0
+    assert await environment.stock(product) == 1000 - 300
+    assert await ready(environment.broker) == 0
 
 
 async def test_the_consumer_comes_back_after_its_queue_was_deleted(
-    world: World, consumer: str
+    environment: Environment, consumer: str
 ) -> None:
-    async with management(world.broker) as page:
+    async with management(environment.broker) as page:
         await page.delete("queues", INVENTORY_QUEUE)
         await eventually(lambda: page.get("queues", INVENTORY_QUEUE))
-    await eventually(lambda: consumers(world))
-    placed = await world.place({await world.product(): 1})
-    assert await world.statuses(placed) == {"CONFIRMED"}
+    await eventually(lambda: consumers(environment))
+    placed = await environment.place({await environment.product(): 1})
+    assert await environment.statuses(placed) == {"CONFIRMED"}
 
 
 async def test_a_consumer_started_before_the_topology_consumes_once_it_is_there(
-    world: World, infrastructure: Infrastructure
+    environment: Environment, infrastructure: Infrastructure
 ) -> None:
-    product = await world.product(10)
+    product = await environment.product(10)
     async with (
         infrastructure.virtual_host() as fresh,
-        world.consuming(broker_url=fresh.url),
+        environment.consuming(broker_url=fresh.url),
         producer_running(fresh.url) as (_, stub),
     ):
         await publish_probe(stub)
-        (placed,) = await world.place({product: 4})
-        await world.queued(1)
-        await put(fresh, *await taken_out(world))
-        assert await world.statuses([placed]) == {"CONFIRMED"}
+        (placed,) = await environment.place({product: 4})
+        await environment.queued(1)
+        await put(fresh, *await taken_out(environment))
+        assert await environment.statuses([placed]) == {"CONFIRMED"}
 
 
-async def test_two_consumers_share_the_work_and_take_each_stock_once(world: World) -> None:
-    product = await world.product(1000)
-    async with world.consuming(batch_max_items=20), world.consuming(batch_max_items=20):
-        placed = await world.place({product: 1}, times=200)
-        assert await world.statuses(placed) == {"CONFIRMED"}
-    assert await world.stock(product) == 800
-    assert await ready(world.broker) == 0
+async def test_two_consumers_share_the_work_and_take_each_stock_once(
+    environment: Environment,
+) -> None:
+    product = await environment.product(1000)
+    async with environment.consuming(batch_max_items=20), environment.consuming(batch_max_items=20):
+        placed = await environment.place({product: 1}, times=200)
+        assert await environment.statuses(placed) == {"CONFIRMED"}
+    assert await environment.stock(product) == 800
+    assert await ready(environment.broker) == 0
 
 
 async def test_stopping_finishes_and_acks_the_batch_in_hand_and_takes_no_more(
-    world: World,
+    environment: Environment,
 ) -> None:
-    product = await world.product(100)
-    async with proxied(world.orders.address) as (proxy, address), AsyncExitStack() as stack:
-        await stack.enter_async_context(world.consuming(orders=address))
-        assert await world.statuses(await world.place({product: 1})) == {"CONFIRMED"}
+    product = await environment.product(100)
+    async with proxied(environment.orders.address) as (proxy, address), AsyncExitStack() as stack:
+        await stack.enter_async_context(environment.consuming(orders=address))
+        assert await environment.statuses(await environment.place({product: 1})) == {"CONFIRMED"}
         proxy.pause()
-        in_hand = await world.place({product: 1})
+        in_hand = await environment.place({product: 1})
         await proxy.holding()  # stock is taken, and the settlement hangs
-        fetched = await world.place({product: 1}, times=3)
-        await world.published()
-        await world.queued(0)
+        fetched = await environment.place({product: 1}, times=3)
+        await environment.published()
+        await environment.queued(0)
         stopping = asyncio.create_task(stack.aclose())
 
         async def untouched() -> int:
-            fetched.extend(await world.place({product: 1}))
-            await world.published()
-            return await ready(world.broker)
+            fetched.extend(await environment.place({product: 1}))
+            await environment.published()
+            return await ready(environment.broker)
 
         await eventually(untouched)
         await proxy.resume()
         await stopping
-    assert await world.statuses(in_hand, wait=0) == {"CONFIRMED"}
-    assert await world.statuses(fetched, wait=0) == {"PENDING"}
-    assert await ready(world.broker) == len(fetched)
+    assert await environment.statuses(in_hand, wait=0) == {"CONFIRMED"}
+    assert await environment.statuses(fetched, wait=0) == {"PENDING"}
+    assert await ready(environment.broker) == len(fetched)
 
 
-async def test_an_idle_consumer_stops_at_once(world: World) -> None:
-    async with world.consuming():
-        await eventually(lambda: consumers(world))
+async def test_an_idle_consumer_stops_at_once(environment: Environment) -> None:
+    async with environment.consuming():
+        await eventually(lambda: consumers(environment))
         started = time.monotonic()
     assert time.monotonic() - started < 2
 
 
 async def test_stopping_gives_up_a_batch_that_cannot_be_finished_and_it_is_delivered_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscriber, "DRAIN_SECONDS", 0.3)
     monkeypatch.setattr(consumer_main, "DRAIN_SECONDS", 0.3)
-    product = await world.product(100)
-    async with proxied(world.orders.address) as (proxy, address):
+    product = await environment.product(100)
+    async with proxied(environment.orders.address) as (proxy, address):
         await proxy.cut()
-        placed = await world.place({product: 1}, times=5)
-        await world.queued(5)
-        async with world.consuming(orders=address):
-            await eventually(lambda: world.stock(product), lambda stock: stock < 100)
+        placed = await environment.place({product: 1}, times=5)
+        await environment.queued(5)
+        async with environment.consuming(orders=address):
+            await eventually(lambda: environment.stock(product), lambda stock: stock < 100)
             started = time.monotonic()
         assert time.monotonic() - started < 3
-    await world.queued(5)
-    async with world.consuming():
-        assert await world.statuses(placed) == {"CONFIRMED"}
-    assert await world.stock(product) == 95
+    await environment.queued(5)
+    async with environment.consuming():
+        assert await environment.statuses(placed) == {"CONFIRMED"}
+    assert await environment.stock(product) == 95
 
 
 async def test_an_order_whose_event_was_lost_is_offered_again_and_settled(
-    world: World, order_database_url: str
+    environment: Environment, order_database_url: str
 ) -> None:
-    product = await world.product(10)
+    product = await environment.product(10)
     async with orders_running(
         order_database_url,
-        users_address=world.users_address,
-        inventory_address=world.inventory.address,
-        producer_address=world.producer_address,
+        users_address=environment.users_address,
+        inventory_address=environment.inventory.address,
+        producer_address=environment.producer_address,
         order_reoffer_seconds=0.5,
     ) as impatient:
         item = order_pb.NewOrderItem(product_id=product, quantity=1)
-        request = order_pb.CreateOrderRequest(user_id=world.user_id, items=[item])
+        request = order_pb.CreateOrderRequest(user_id=environment.user_id, items=[item])
         placed = await ask(impatient.stub.CreateOrder, request)
-        await world.queued(1)
-        await purge(world.broker, INVENTORY_QUEUE)
-        await eventually(lambda: ready(world.broker))
-        async with world.consuming():
-            assert await world.statuses([placed.id]) == {"CONFIRMED"}
-    assert await world.stock(product) == 9
+        await environment.queued(1)
+        await purge(environment.broker, INVENTORY_QUEUE)
+        await eventually(lambda: ready(environment.broker))
+        async with environment.consuming():
+            assert await environment.statuses([placed.id]) == {"CONFIRMED"}
+    assert await environment.stock(product) == 9

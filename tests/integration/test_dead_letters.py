@@ -23,39 +23,43 @@ from proto.events import (
     REASON_HEADER,
 )
 from service_kit import context
-from tests.integration.world import (
-    World,
+from tests.integration.environment import (
+    Environment,
     amqp_channel,
     dead_letter,
     envelope,
-    lying_in,
     peek,
     purge,
     put,
+    queued_messages,
     ready,
 )
+from tests.support.cli import CommandResult, run_command
 from tests.support.database import contents
 from tests.support.services import ask
 from tests.support.tcp_proxy import proxied
-from tests.support.tools import Done, tool
 from tests.support.waiting import eventually, free_port
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest_asyncio.fixture(autouse=True)
-async def empty_queues(world: World) -> None:
+async def empty_queues(environment: Environment) -> None:
     for queue in (INVENTORY_QUEUE, DEAD_LETTER_QUEUE, AUDIT_QUEUE):
-        await purge(world.broker, queue)
+        await purge(environment.broker, queue)
 
 
-async def dead_letters(world: World, *arguments: str, **environment: str) -> Done:
+async def dead_letters(
+    environment: Environment, *arguments: str, **variables: str
+) -> CommandResult:
     settings = {
-        "RABBITMQ_URL": world.broker.url,
-        "INVENTORY_SERVICE_ADDR": world.inventory.address,
-        "ORDER_SERVICE_ADDR": world.orders.address,
+        "RABBITMQ_URL": environment.broker.url,
+        "INVENTORY_SERVICE_ADDR": environment.inventory.address,
+        "ORDER_SERVICE_ADDR": environment.orders.address,
     }
-    return await tool("consumer_service", "dead-letters", *arguments, **(settings | environment))
+    return await run_command(
+        "consumer_service", "dead-letters", *arguments, **(settings | environment)
+    )
 
 
 async def execute(engine: AsyncEngine, statement: str, **parameters: object) -> None:
@@ -63,83 +67,87 @@ async def execute(engine: AsyncEngine, statement: str, **parameters: object) -> 
         await connection.execute(text(statement), parameters)
 
 
-async def move_product(world: World, before: int, after: int) -> None:
+async def move_product(environment: Environment, before: int, after: int) -> None:
     """Give a product another id behind inventory's back: its orders find it no more."""
     for table, column in (("products", "id"), ("stock_movements", "product_id")):
         statement = f"UPDATE {table} SET {column} = :after WHERE {column} = :before"
-        await execute(world.inventory.engine, statement, before=before, after=after)
+        await execute(environment.inventory.engine, statement, before=before, after=after)
 
 
-async def dead_order(world: World, product: int, quantity: int = 2) -> tuple[str, str]:
+async def dead_order(environment: Environment, product: int, quantity: int = 2) -> tuple[str, str]:
     """An order whose event is a dead letter because its product was gone, and the event's id."""
     with context.bound(context.CallContext("request-1", TRACEPARENT)):
-        (order_id,) = await world.place({product: quantity})
-    await world.published()
+        (order_id,) = await environment.place({product: quantity})
+    await environment.published()
     gone = product + 2**40
-    await move_product(world, product, gone)
+    await move_product(environment, product, gone)
 
     async def its_letter() -> str | None:
-        found = await lying_in(world.broker, DEAD_LETTER_QUEUE)
+        found = await queued_messages(environment.broker, DEAD_LETTER_QUEUE)
         return next((key for key, each in found.items() if order_id in each["payload"]), None)
 
-    async with world.consuming():
+    async with environment.consuming():
         event_id = await eventually(its_letter)
-    await move_product(world, gone, product)
+    await move_product(environment, gone, product)
     assert event_id is not None
     return order_id, event_id
 
 
-async def unreadable_letter(world: World) -> str:
+async def unreadable_letter(environment: Environment) -> str:
     """The id of a message that is no event, and dead."""
-    (message_id,) = await put(world.broker, b"no event at all")
-    async with world.consuming():
-        await dead_letter(world.broker, message_id)
+    (message_id,) = await put(environment.broker, b"no event at all")
+    async with environment.consuming():
+        await dead_letter(environment.broker, message_id)
     return message_id
 
 
-def dead_count(world: World) -> Callable[[], Awaitable[int]]:
-    return lambda: ready(world.broker, DEAD_LETTER_QUEUE)
+def dead_count(environment: Environment) -> Callable[[], Awaitable[int]]:
+    return lambda: ready(environment.broker, DEAD_LETTER_QUEUE)
 
 
-async def test_the_list_tells_each_with_its_reason_and_leaves_it_where_it_is(world: World) -> None:
-    order_id, event_id = await dead_order(world, await world.product())
-    unreadable = await unreadable_letter(world)
+async def test_the_list_tells_each_with_its_reason_and_leaves_it_where_it_is(
+    environment: Environment,
+) -> None:
+    order_id, event_id = await dead_order(environment, await environment.product())
+    unreadable = await unreadable_letter(environment)
     for _ in range(3):
-        done = await dead_letters(world, "list")
+        done = await dead_letters(environment, "list")
         assert done.code == 0, done
         line = done.line(event_id)
         assert ORDER_CREATED in line
         assert order_id in line
         assert "unknown_product" in line
         assert "unreadable" in done.line(unreadable)
-        assert "2 shown" in done.said
-    assert await eventually(dead_count(world), lambda count: count == 2)
-    done = await dead_letters(world, "list", "--reason", "unreadable")
-    assert event_id not in done.said
-    assert "1 shown" in done.said
-    assert event_id in (await dead_letters(world, "list", "--order", order_id)).said
-    done = await dead_letters(world, "list", "--limit", "1")
-    assert "1 shown, 1 more were not looked at" in done.said
+        assert "2 shown" in done.stdout
+    assert await eventually(dead_count(environment), lambda count: count == 2)
+    done = await dead_letters(environment, "list", "--reason", "unreadable")
+    assert event_id not in done.stdout
+    assert "1 shown" in done.stdout
+    assert event_id in (await dead_letters(environment, "list", "--order", order_id)).stdout
+    done = await dead_letters(environment, "list", "--limit", "1")
+    assert "1 shown, 1 more were not looked at" in done.stdout
 
 
-async def test_one_is_redriven_as_it_was_under_its_own_id_and_the_others_stay(world: World) -> None:
-    product = await world.product(10)
-    order_id, event_id = await dead_order(world, product)
-    other_order, other = await dead_order(world, product)
-    before = (await lying_in(world.broker, DEAD_LETTER_QUEUE))[event_id]["properties"]
-    done = await dead_letters(world, "redrive", event_id)
+async def test_one_is_redriven_as_it_was_under_its_own_id_and_the_others_stay(
+    environment: Environment,
+) -> None:
+    product = await environment.product(10)
+    order_id, event_id = await dead_order(environment, product)
+    other_order, other = await dead_order(environment, product)
+    before = (await queued_messages(environment.broker, DEAD_LETTER_QUEUE))[event_id]["properties"]
+    done = await dead_letters(environment, "redrive", event_id)
     assert done.code == 0, done
     assert done.line(event_id).endswith("redriven")
-    assert "1 redriven, 0 refused" in done.said
-    async with world.consuming():
-        assert await world.statuses([order_id]) == {"CONFIRMED"}
-    assert await world.stock(product) == 8
-    assert await eventually(dead_count(world), lambda count: count == 1)
-    assert set(await lying_in(world.broker, DEAD_LETTER_QUEUE)) == {other}
-    assert await world.statuses([other_order], wait=0) == {"PENDING"}
+    assert "1 redriven, 0 refused" in done.stdout
+    async with environment.consuming():
+        assert await environment.statuses([order_id]) == {"CONFIRMED"}
+    assert await environment.stock(product) == 8
+    assert await eventually(dead_count(environment), lambda count: count == 1)
+    assert set(await queued_messages(environment.broker, DEAD_LETTER_QUEUE)) == {other}
+    assert await environment.statuses([other_order], wait=0) == {"PENDING"}
     copies = [
         each
-        for each in await peek(world.broker, AUDIT_QUEUE)
+        for each in await peek(environment.broker, AUDIT_QUEUE)
         if each["properties"]["message_id"] == event_id
     ]
     assert len(copies) == 2
@@ -150,77 +158,81 @@ async def test_one_is_redriven_as_it_was_under_its_own_id_and_the_others_stay(wo
     assert again["headers"] == {"traceparent": TRACEPARENT, "x-request-id": "request-1"}
 
 
-async def test_all_are_redriven_and_a_dead_one_that_is_still_bad_comes_back(world: World) -> None:
-    product = await world.product(100)
-    orders = [(await dead_order(world, product))[0] for _ in range(2)]
-    unreadable = await unreadable_letter(world)
-    done = await dead_letters(world, "redrive", "--all")
-    assert "3 redriven, 0 refused" in done.said
-    async with world.consuming():
-        assert await world.statuses(orders) == {"CONFIRMED"}
-        await dead_letter(world.broker, unreadable)
-    assert await world.stock(product) == 96
-    assert await eventually(dead_count(world), lambda count: count == 1)
+async def test_all_are_redriven_and_a_dead_one_that_is_still_bad_comes_back(
+    environment: Environment,
+) -> None:
+    product = await environment.product(100)
+    orders = [(await dead_order(environment, product))[0] for _ in range(2)]
+    unreadable = await unreadable_letter(environment)
+    done = await dead_letters(environment, "redrive", "--all")
+    assert "3 redriven, 0 refused" in done.stdout
+    async with environment.consuming():
+        assert await environment.statuses(orders) == {"CONFIRMED"}
+        await dead_letter(environment.broker, unreadable)
+    assert await environment.stock(product) == 96
+    assert await eventually(dead_count(environment), lambda count: count == 1)
 
 
-async def test_some_are_chosen_by_order_or_reason(world: World) -> None:
-    product = await world.product(100)
-    first, _ = await dead_order(world, product)
-    second, _ = await dead_order(world, product)
-    unreadable = await unreadable_letter(world)
-    async with world.consuming():
-        await dead_letters(world, "redrive", "--order", first)
-        assert await world.statuses([first]) == {"CONFIRMED"}
-        assert await world.statuses([second], wait=0) == {"PENDING"}
-        await dead_letters(world, "redrive", "--reason", "unknown_product")
-        assert await world.statuses([second]) == {"CONFIRMED"}
-    assert set(await lying_in(world.broker, DEAD_LETTER_QUEUE)) == {unreadable}
+async def test_some_are_chosen_by_order_or_reason(environment: Environment) -> None:
+    product = await environment.product(100)
+    first, _ = await dead_order(environment, product)
+    second, _ = await dead_order(environment, product)
+    unreadable = await unreadable_letter(environment)
+    async with environment.consuming():
+        await dead_letters(environment, "redrive", "--order", first)
+        assert await environment.statuses([first]) == {"CONFIRMED"}
+        assert await environment.statuses([second], wait=0) == {"PENDING"}
+        await dead_letters(environment, "redrive", "--reason", "unknown_product")
+        assert await environment.statuses([second]) == {"CONFIRMED"}
+    assert set(await queued_messages(environment.broker, DEAD_LETTER_QUEUE)) == {unreadable}
 
 
-async def test_a_redrive_after_a_redrive_changes_nothing_more(world: World) -> None:
+async def test_a_redrive_after_a_redrive_changes_nothing_more(environment: Environment) -> None:
     """As after a crash between publish and ack, which leaves the letter in its queue."""
-    product = await world.product(10)
-    order_id, event_id = await dead_order(world, product)
-    letter = (await lying_in(world.broker, DEAD_LETTER_QUEUE))[event_id]
-    await dead_letters(world, "redrive", event_id)
-    async with world.consuming():
-        assert await world.statuses([order_id]) == {"CONFIRMED"}
-    async with amqp_channel(world.broker) as channel:
+    product = await environment.product(10)
+    order_id, event_id = await dead_order(environment, product)
+    letter = (await queued_messages(environment.broker, DEAD_LETTER_QUEUE))[event_id]
+    await dead_letters(environment, "redrive", event_id)
+    async with environment.consuming():
+        assert await environment.statuses([order_id]) == {"CONFIRMED"}
+    async with amqp_channel(environment.broker) as channel:
         exchange = await channel.get_exchange(DEAD_LETTER_EXCHANGE)
         copy = aio_pika.Message(letter["payload"].encode(), message_id=event_id)
         await exchange.publish(copy, ORDER_CREATED)
-    done = await dead_letters(world, "redrive", "--dry-run", event_id)
-    assert "moves no stock, DEDUCTED before; the order is then CONFIRMED" in done.said
-    await dead_letters(world, "redrive", event_id)
-    async with world.consuming():
-        await unreadable_letter(world)
-    assert await world.movements(product) == [10, -2]
+    done = await dead_letters(environment, "redrive", "--dry-run", event_id)
+    assert "moves no stock, DEDUCTED before; the order is then CONFIRMED" in done.stdout
+    await dead_letters(environment, "redrive", event_id)
+    async with environment.consuming():
+        await unreadable_letter(environment)
+    assert await environment.movements(product) == [10, -2]
 
 
-async def test_a_dry_run_tells_what_each_would_do_and_changes_nothing(world: World) -> None:
-    product = await world.product(5)
-    first, _ = await dead_order(world, product, 3)
-    second, _ = await dead_order(world, product, 3)
-    lost = await world.product()
-    gone, _ = await dead_order(world, lost)
-    cancelled, _ = await dead_order(world, product, 1)
-    await world.cancel(cancelled)
+async def test_a_dry_run_tells_what_each_would_do_and_changes_nothing(
+    environment: Environment,
+) -> None:
+    product = await environment.product(5)
+    first, _ = await dead_order(environment, product, 3)
+    second, _ = await dead_order(environment, product, 3)
+    lost = await environment.product()
+    gone, _ = await dead_order(environment, lost)
+    cancelled, _ = await dead_order(environment, product, 1)
+    await environment.cancel(cancelled)
     settled = text("SELECT next_offer_at IS NULL FROM orders WHERE id = :id")
 
     async def released() -> bool:
-        async with world.orders.engine.connect() as connection:
+        async with environment.orders.engine.connect() as connection:
             return bool(await connection.scalar(settled, {"id": uuid.UUID(cancelled)}))
 
-    async with world.consuming():
+    async with environment.consuming():
         await eventually(released)
-    unreadable = await unreadable_letter(world)
-    (strange,) = await put(world.broker, envelope(ORDER_CREATED, uuid.uuid4(), {product: 1}))
-    async with world.consuming():
-        await dead_letter(world.broker, strange)
-    await move_product(world, lost, lost + 2**40)
-    before = await contents(world.inventory.engine, inventory_tables)
-    orders_before = await contents(world.orders.engine, order_tables)
-    done = await dead_letters(world, "redrive", "--all", "--dry-run")
+    unreadable = await unreadable_letter(environment)
+    (strange,) = await put(environment.broker, envelope(ORDER_CREATED, uuid.uuid4(), {product: 1}))
+    async with environment.consuming():
+        await dead_letter(environment.broker, strange)
+    await move_product(environment, lost, lost + 2**40)
+    before = await contents(environment.inventory.engine, inventory_tables)
+    orders_before = await contents(environment.orders.engine, order_tables)
+    done = await dead_letters(environment, "redrive", "--all", "--dry-run")
     assert done.code == 0, done
     takes = f"takes 3 of product {product}; the order is then CONFIRMED"
     assert done.line(first).endswith(takes)
@@ -230,47 +242,47 @@ async def test_a_dry_run_tells_what_each_would_do_and_changes_nothing(world: Wor
     assert done.line(cancelled).endswith("moves no stock, CANCELLED before")
     assert "dead again: unreadable" in done.line(unreadable)
     assert done.line(strange).endswith("moves no stock, RESTORED before")
-    assert "nothing was changed" in done.said
-    assert await contents(world.inventory.engine, inventory_tables) == before
-    assert await contents(world.orders.engine, order_tables) == orders_before
-    assert await eventually(dead_count(world), lambda count: count == 6)
-    assert await ready(world.broker) == 0
+    assert "nothing was changed" in done.stdout
+    assert await contents(environment.inventory.engine, inventory_tables) == before
+    assert await contents(environment.orders.engine, order_tables) == orders_before
+    assert await eventually(dead_count(environment), lambda count: count == 6)
+    assert await ready(environment.broker) == 0
 
 
-async def test_what_no_queue_takes_stays_and_is_told(world: World) -> None:
-    async with amqp_channel(world.broker) as channel:
+async def test_what_no_queue_takes_stays_and_is_told(environment: Environment) -> None:
+    async with amqp_channel(environment.broker) as channel:
         exchange = await channel.get_exchange(DEAD_LETTER_EXCHANGE)
         for number in range(2):
             body = json.dumps(envelope(ORDER_CREATED, uuid.uuid4())).encode()
             message = aio_pika.Message(body, message_id=f"event-{number}")
             await exchange.publish(message, "order.misspelt")
-    done = await dead_letters(world, "redrive", "--all")
+    done = await dead_letters(environment, "redrive", "--all")
     assert done.code == 1
-    assert "0 redriven, 2 refused" in done.said
+    assert "0 redriven, 2 refused" in done.stdout
     assert done.line("event-1").endswith("no queue takes 'order.misspelt'")
-    assert await eventually(dead_count(world), lambda count: count == 2)
+    assert await eventually(dead_count(environment), lambda count: count == 2)
 
 
 async def test_a_letter_that_the_broker_itself_laid_there_has_the_brokers_reason(
-    world: World,
+    environment: Environment,
 ) -> None:
-    (message_id,) = await put(world.broker, envelope(ORDER_CREATED, uuid.uuid4(), {1: 1}))
-    async with amqp_channel(world.broker) as channel:
+    (message_id,) = await put(environment.broker, envelope(ORDER_CREATED, uuid.uuid4(), {1: 1}))
+    async with amqp_channel(environment.broker) as channel:
         message = await (await channel.get_queue(INVENTORY_QUEUE)).get()
         await message.reject(requeue=False)
-    await dead_letter(world.broker, message_id)
-    done = await dead_letters(world, "list")
+    await dead_letter(environment.broker, message_id)
+    done = await dead_letters(environment, "list")
     assert done.line(message_id).endswith("rejected")
-    await dead_letters(world, "redrive", message_id)
-    (letter,) = await peek(world.broker, INVENTORY_QUEUE)
+    await dead_letters(environment, "redrive", message_id)
+    (letter,) = await peek(environment.broker, INVENTORY_QUEUE)
     assert letter["properties"]["message_id"] == message_id
     assert letter["properties"]["headers"].keys() <= {"x-delivery-count"}
 
 
-async def test_a_letter_that_is_not_there_is_told(world: World) -> None:
-    done = await dead_letters(world, "redrive", "no-such-event")
+async def test_a_letter_that_is_not_there_is_told(environment: Environment) -> None:
+    done = await dead_letters(environment, "redrive", "no-such-event")
     assert done.code == 1
-    assert "not in the queue: no-such-event" in done.said
+    assert "not in the queue: no-such-event" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -281,53 +293,55 @@ async def test_a_letter_that_is_not_there_is_told(world: World) -> None:
     ],
 )
 async def test_a_wrong_command_line_is_refused(
-    world: World, arguments: list[str], complaint: str
+    environment: Environment, arguments: list[str], complaint: str
 ) -> None:
-    done = await dead_letters(world, *arguments)
+    done = await dead_letters(environment, *arguments)
     assert done.code == 2
-    assert complaint in done.complained
+    assert complaint in done.stderr
 
 
-async def test_a_broker_that_is_away_is_a_line_and_exit_code_2(world: World) -> None:
+async def test_a_broker_that_is_away_is_a_line_and_exit_code_2(environment: Environment) -> None:
     url = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
-    done = await dead_letters(world, "list", RABBITMQ_URL=url)
+    done = await dead_letters(environment, "list", RABBITMQ_URL=url)
     assert done.code == 2
-    assert done.complained.startswith("error: the broker failed: ")
+    assert done.stderr.startswith("error: the broker failed: ")
 
 
-async def test_what_was_redriven_before_the_broker_failed_is_told(world: World) -> None:
-    async with amqp_channel(world.broker) as channel:
+async def test_what_was_redriven_before_the_broker_failed_is_told(environment: Environment) -> None:
+    async with amqp_channel(environment.broker) as channel:
         exchange = await channel.get_exchange(DEAD_LETTER_EXCHANGE)
         messages = [aio_pika.Message(b"{}", message_id=f"event-{n}") for n in range(1_000)]
         await asyncio.gather(*(exchange.publish(each, ORDER_CREATED) for each in messages))
-    async with proxied(world.broker.url) as (proxy, url):
-        working = asyncio.create_task(dead_letters(world, "redrive", "--all", RABBITMQ_URL=url))
-        await eventually(lambda: ready(world.broker), every=0.01)
+    async with proxied(environment.broker.url) as (proxy, url):
+        working = asyncio.create_task(
+            dead_letters(environment, "redrive", "--all", RABBITMQ_URL=url)
+        )
+        await eventually(lambda: ready(environment.broker), every=0.01)
         await proxy.cut()
         done = await working
     assert done.code == 2
-    assert done.complained.startswith("error: the broker failed: ")
-    shown = [line for line in done.said.splitlines() if line.rstrip().endswith("  redriven")]
-    assert f"{len(shown)} redriven, 0 refused" in done.said
+    assert done.stderr.startswith("error: the broker failed: ")
+    shown = [line for line in done.stdout.splitlines() if line.rstrip().endswith("  redriven")]
+    assert f"{len(shown)} redriven, 0 refused" in done.stdout
     # The one under way when the broker failed may be there as well.
     assert 0 < len(shown) < len(messages)
-    assert await ready(world.broker) - len(shown) in (0, 1)
+    assert await ready(environment.broker) - len(shown) in (0, 1)
 
 
 async def test_a_rehearsal_without_inventory_is_a_line_and_exit_code_2(
-    world: World,
+    environment: Environment,
 ) -> None:
-    async with amqp_channel(world.broker) as channel:
+    async with amqp_channel(environment.broker) as channel:
         exchange = await channel.get_exchange(DEAD_LETTER_EXCHANGE)
         body = json.dumps(envelope(ORDER_CREATED, uuid.uuid4(), {1: 1})).encode()
         await exchange.publish(aio_pika.Message(body, message_id="event"), ORDER_CREATED)
     away = {"INVENTORY_SERVICE_ADDR": f"127.0.0.1:{free_port()}"}
-    done = await dead_letters(world, "redrive", "--all", "--dry-run", **away)
+    done = await dead_letters(environment, "redrive", "--all", "--dry-run", **away)
     assert done.code == 2
-    assert done.complained.startswith("error: ")
-    assert await eventually(dead_count(world), lambda count: count == 1)
+    assert done.stderr.startswith("error: ")
+    assert await eventually(dead_count(environment), lambda count: count == 1)
 
 
-async def test_inventory_answers_what_a_rehearsal_needs(world: World) -> None:
+async def test_inventory_answers_what_a_rehearsal_needs(environment: Environment) -> None:
     request = stock_pb.BatchGetReservationsRequest(order_ids=[])
-    assert not (await ask(world.inventory.stub.BatchGetReservations, request)).reservations
+    assert not (await ask(environment.inventory.stub.BatchGetReservations, request)).reservations

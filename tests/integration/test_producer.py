@@ -22,15 +22,15 @@ from proto.events import (
 )
 from service_kit import context
 from service_kit.errors import InvalidArgument, ServiceError, Unavailable
-from tests.integration.world import (
+from tests.integration.environment import (
     amqp_channel,
     envelope,
     event,
-    lying_in,
     management,
     peek,
     publish,
     purge,
+    queued_messages,
 )
 from tests.support.infrastructure import Broker
 from tests.support.services import ask, producer_running
@@ -83,7 +83,7 @@ async def test_a_confirmed_event_lies_in_the_queue_and_in_the_audit_queue(
     sent = event(traceparent=TRACEPARENT, request_id="request-1")
     assert await publish(producer, sent) == [None]
     for queue in (INVENTORY_QUEUE, AUDIT_QUEUE):
-        message = (await lying_in(broker, queue))[sent.id]
+        message = (await queued_messages(broker, queue))[sent.id]
         assert message["payload_encoding"] == "string"  # a person can read it
         assert json.loads(message["payload"]) == json.loads(sent.body)
         assert message["routing_key"] == ORDER_CREATED
@@ -94,7 +94,7 @@ async def test_a_published_event_is_a_persistent_cloud_event_with_its_callers_co
 ) -> None:
     sent = event(ORDER_CONFIRMED, traceparent=TRACEPARENT, request_id="request-1")
     assert await publish(producer, sent) == [None]
-    properties = (await lying_in(broker, AUDIT_QUEUE))[sent.id]["properties"]
+    properties = (await queued_messages(broker, AUDIT_QUEUE))[sent.id]["properties"]
     assert properties == {
         "message_id": sent.id,
         "type": ORDER_CONFIRMED,
@@ -122,7 +122,7 @@ async def test_the_largest_batch_is_confirmed(producer: "Stub") -> None:
 async def test_an_unroutable_event_fails_alone(broker: Broker, producer: "Stub") -> None:
     good, lost, also_good = event(), event("order.unheard_of"), event()
     assert await reasons(producer, good, lost, also_good) == ["", "UNROUTABLE", ""]
-    lying = await lying_in(broker, INVENTORY_QUEUE)
+    lying = await queued_messages(broker, INVENTORY_QUEUE)
     assert {good.id, also_good.id} <= set(lying)
     assert lost.id not in lying
 
@@ -218,7 +218,7 @@ async def test_a_batch_cut_off_is_answered_at_once_and_claims_no_confirm(
     await proxy.resume()
     await publishing(stub)
     assert await reasons(stub, *batch) == [""] * 300
-    assert {each.id for each in batch} <= set(await lying_in(broker, AUDIT_QUEUE))
+    assert {each.id for each in batch} <= set(await queued_messages(broker, AUDIT_QUEUE))
 
 
 async def test_however_often_the_connection_drops_no_answer_is_a_fault_and_no_confirm_is_false(
@@ -243,7 +243,7 @@ async def test_however_often_the_connection_drops_no_answer_is_a_fault_and_no_co
         confirmed.update(each.id for each, reason in zip(batch, found, strict=True) if not reason)
         await publishing(stub)
     assert seen <= {"", "UNCONFIRMED", "BROKER_UNAVAILABLE"}
-    assert confirmed <= set(await lying_in(broker, AUDIT_QUEUE))
+    assert confirmed <= set(await queued_messages(broker, AUDIT_QUEUE))
 
 
 async def test_a_broker_that_hangs_leaves_events_unconfirmed_in_time_and_is_used_again_after(
@@ -275,7 +275,7 @@ async def test_while_the_broker_owes_confirms_nothing_more_is_sent_to_pile_up(
     await proxy.resume()
     await publishing(stub)
     assert proxy.accepted == 1
-    lying = await lying_in(broker, AUDIT_QUEUE)
+    lying = await queued_messages(broker, AUDIT_QUEUE)
     assert first.id in lying
     assert not {each.id for each in further} & lying.keys()
 
@@ -320,7 +320,7 @@ async def test_headers_left_empty_are_left_out(broker: Broker, producer: "Stub")
     sent = event()
     with context.bound(context.CallContext("another request", TRACEPARENT)):
         assert await publish(producer, sent) == [None]
-    assert (await lying_in(broker, AUDIT_QUEUE))[sent.id]["properties"]["headers"] == {}
+    assert (await queued_messages(broker, AUDIT_QUEUE))[sent.id]["properties"]["headers"] == {}
 
 
 @pytest.mark.parametrize("size", [0, 131_064, 131_072, 1024 * 1024 - 1000])

@@ -26,7 +26,7 @@ from order_service.wakeups import Wakeups
 from proto.events import AUDIT_QUEUE, EXCHANGE, ORDER_CONFIRMED
 from service_kit.lifecycle import background_task
 from service_kit.postgres.engine import open_engine, transaction
-from tests.integration.world import amqp_channel, envelope, peek, publish_probe, purge
+from tests.integration.environment import amqp_channel, envelope, peek, publish_probe, purge
 from tests.support.infrastructure import Broker
 from tests.support.services import producer_running
 from tests.support.tcp_proxy import TcpProxy, proxied

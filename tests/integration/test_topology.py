@@ -21,7 +21,7 @@ from proto.events import (
 )
 from service_kit.errors import Unavailable
 from service_kit.rabbitmq.topology import declare_topology
-from tests.integration.world import (
+from tests.integration.environment import (
     Management,
     amqp_channel,
     event,

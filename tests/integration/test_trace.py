@@ -9,56 +9,56 @@ from sqlalchemy import text
 
 from proto.events import AUDIT_QUEUE, DEAD_LETTER_QUEUE, INVENTORY_QUEUE
 from service_kit import context
-from tests.integration.world import World, lying_in, purge
-from tests.support.tools import Done, tool, url_of
+from tests.integration.environment import Environment, purge, queued_messages
+from tests.support.cli import CommandResult, run_command, url_of
 from tests.support.waiting import eventually, free_port
 
 
 @pytest_asyncio.fixture(autouse=True)
-async def empty_queues(world: World) -> None:
+async def empty_queues(environment: Environment) -> None:
     for queue in (INVENTORY_QUEUE, DEAD_LETTER_QUEUE, AUDIT_QUEUE):
-        await purge(world.broker, queue)
+        await purge(environment.broker, queue)
 
 
 @pytest_asyncio.fixture
-async def consumer(world: World) -> AsyncIterator[str]:
-    async with world.consuming() as address:
+async def consumer(environment: Environment) -> AsyncIterator[str]:
+    async with environment.consuming() as address:
         yield address
 
 
-async def traced(world: World, order_id: str, **environment: str) -> Done:
+async def traced(environment: Environment, order_id: str, **variables: str) -> CommandResult:
     settings = {
-        "ORDER_DATABASE_URL": url_of(world.orders.engine),
-        "INVENTORY_SERVICE_ADDR": world.inventory.address,
-        "RABBITMQ_URL": world.broker.url,
+        "ORDER_DATABASE_URL": url_of(environment.orders.engine),
+        "INVENTORY_SERVICE_ADDR": environment.inventory.address,
+        "RABBITMQ_URL": environment.broker.url,
     }
-    return await tool("order_service", "trace", order_id, **(settings | environment))
+    return await run_command("order_service", "trace", order_id, **(settings | environment))
 
 
-async def placed(world: World, product: int, quantity: int = 2) -> str:
+async def placed(environment: Environment, product: int, quantity: int = 2) -> str:
     with context.bound(context.CallContext("request-1")):
-        (order_id,) = await world.place({product: quantity})
+        (order_id,) = await environment.place({product: quantity})
     return order_id
 
 
-def steps(done: Done) -> list[tuple[str, str]]:
+def steps(done: CommandResult) -> list[tuple[str, str]]:
     """Where and what, in the order of the table."""
     assert done.code == 0, done
-    header, *rows = done.said.splitlines()
+    header, *rows = done.stdout.splitlines()
     where, what, detail = (header.index(name) for name in ("Where", "What", "Detail"))
     return [(row[where:what].strip(), row[what:detail].strip()) for row in rows]
 
 
 async def test_an_orders_way_is_told_step_by_step_with_times_and_request_id(
-    world: World, consumer: str
+    environment: Environment, consumer: str
 ) -> None:
-    product = await world.product()
-    order_id = await placed(world, product)
-    assert await world.statuses([order_id]) == {"CONFIRMED"}
-    await world.cancel(order_id)
-    await eventually(lambda: world.movements(product), lambda found: found == [1000, -2, 2])
-    await world.published()
-    done = await traced(world, order_id)
+    product = await environment.product()
+    order_id = await placed(environment, product)
+    assert await environment.statuses([order_id]) == {"CONFIRMED"}
+    await environment.cancel(order_id)
+    await eventually(lambda: environment.movements(product), lambda found: found == [1000, -2, 2])
+    await environment.published()
+    done = await traced(environment, order_id)
     told = steps(done)
     for cause, effect in (
         (("outbox", "order.created stored"), ("broker", "order.created confirmed")),
@@ -69,82 +69,84 @@ async def test_an_orders_way_is_told_step_by_step_with_times_and_request_id(
         (("order", "CANCELLED"), ("ledger", "stock given back")),
         (("outbox", "order.cancelled stored"), ("broker", "order.cancelled confirmed")),
     ):
-        assert told.index(cause) < told.index(effect), done.said
+        assert told.index(cause) < told.index(effect), done.stdout
     assert len(told) == 12
     assert "request request-1" in done.line("order.created stored")
     assert f"2 of product {product}; 5.00 in all" in done.line("PENDING")
     day = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"
-    assert all(line.startswith(day) for line in done.said.splitlines()[1:])
-    assert "+0 ms" in done.said
+    assert all(line.startswith(day) for line in done.stdout.splitlines()[1:])
+    assert "+0 ms" in done.stdout
 
 
 async def test_the_request_that_changed_an_order_is_told_also_after_its_events_were_pruned(
-    world: World, consumer: str
+    environment: Environment, consumer: str
 ) -> None:
-    order_id = await placed(world, await world.product())
-    assert await world.statuses([order_id]) == {"CONFIRMED"}
+    order_id = await placed(environment, await environment.product())
+    assert await environment.statuses([order_id]) == {"CONFIRMED"}
     with context.bound(context.CallContext("request-2")):
-        await world.cancel(order_id)
-    await world.published()
-    async with world.orders.engine.begin() as connection:
+        await environment.cancel(order_id)
+    await environment.published()
+    async with environment.orders.engine.begin() as connection:
         await connection.execute(text("DELETE FROM outbox"))
-    done = await traced(world, order_id)
+    done = await traced(environment, order_id)
     assert done.line("PENDING").endswith("; 5.00 in all; request request-1")
     assert done.line("CONFIRMED").endswith("request request-1")
     assert done.line("CANCELLED").endswith("request request-2")
-    assert "outbox" not in done.said
+    assert "outbox" not in done.stdout
 
 
-async def test_a_rejected_order_tells_what_was_short(world: World) -> None:
-    product = await world.product(3)
-    order_id, other = await placed(world, product, 2), await placed(world, product, 3)
-    async with world.consuming():
-        assert await world.statuses([order_id, other]) == {"CONFIRMED", "REJECTED"}
-    done = await traced(world, other)
+async def test_a_rejected_order_tells_what_was_short(environment: Environment) -> None:
+    product = await environment.product(3)
+    order_id, other = await placed(environment, product, 2), await placed(environment, product, 3)
+    async with environment.consuming():
+        assert await environment.statuses([order_id, other]) == {"CONFIRMED", "REJECTED"}
+    done = await traced(environment, other)
     assert ("inventory", "too little stock") in steps(done)
     assert f"product {product} had 1 of 3" in done.line("too little stock")
     assert f"product {product} had 1 of 3" in done.line("REJECTED")
 
 
-async def test_an_order_whose_event_is_dead_or_refused_says_so(world: World) -> None:
-    product = await world.product()
-    order_id = await placed(world, product)
+async def test_an_order_whose_event_is_dead_or_refused_says_so(environment: Environment) -> None:
+    product = await environment.product()
+    order_id = await placed(environment, product)
     away = {"id": product, "by": 2**40}
-    async with world.inventory.engine.begin() as connection:
+    async with environment.inventory.engine.begin() as connection:
         await connection.execute(text("UPDATE products SET id = id + :by WHERE id = :id"), away)
 
     async def letters() -> list[str]:
-        return list(await lying_in(world.broker, DEAD_LETTER_QUEUE))
+        return list(await queued_messages(environment.broker, DEAD_LETTER_QUEUE))
 
-    async with world.consuming():
+    async with environment.consuming():
         (event_id,) = await eventually(letters)
-    done = await traced(world, order_id)
+    done = await traced(environment, order_id)
     assert steps(done)[-1] == ("consumer", "order.created is a dead letter")
     assert "unknown_product" in done.line("dead letter")
     assert event_id in done.line("dead letter")
-    async with world.orders.engine.begin() as connection:
+    async with environment.orders.engine.begin() as connection:
         statement = (
             "UPDATE outbox SET sent_at = NULL, attempts = 3, last_error = 'NACKED: refused',"
             " next_attempt_at = now() + interval '1 hour' WHERE order_id = :id"
         )
         await connection.execute(text(statement), {"id": uuid.UUID(order_id)})
-    done = await traced(world, order_id)
+    done = await traced(environment, order_id)
     what = "order.created refused 3 times, goes out again"
     assert steps(done)[-1] == ("broker", what)
     assert "NACKED: refused" in done.line(what)
 
 
-async def test_without_a_broker_the_rest_is_told(world: World) -> None:
-    order_id = await placed(world, await world.product())
+async def test_without_a_broker_the_rest_is_told(environment: Environment) -> None:
+    order_id = await placed(environment, await environment.product())
     url = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
-    done = await traced(world, order_id, RABBITMQ_URL=url)
+    done = await traced(environment, order_id, RABBITMQ_URL=url)
     assert done.code == 0
-    assert "PENDING" in done.said
-    assert "dead letters were not looked at" in done.said
+    assert "PENDING" in done.stdout
+    assert "dead letters were not looked at" in done.stdout
 
 
-async def test_an_order_that_is_not_there_is_a_line_and_exit_code_2(world: World) -> None:
-    done = await traced(world, str(uuid.UUID(int=7)))
+async def test_an_order_that_is_not_there_is_a_line_and_exit_code_2(
+    environment: Environment,
+) -> None:
+    done = await traced(environment, str(uuid.UUID(int=7)))
     assert done.code == 2
-    assert "there is no order" in done.complained
-    assert (await traced(world, "x")).code == 2
+    assert "there is no order" in done.stderr
+    assert (await traced(environment, "x")).code == 2

@@ -18,9 +18,9 @@ from inventory_service.auditor import Auditor
 from inventory_service.models import Kind, Outcome, StockUpdate
 from inventory_service.settings import Settings
 from service_kit.postgres.engine import open_engine
+from tests.support.cli import CommandResult, run_command, url_of
 from tests.support.infrastructure import Infrastructure
 from tests.support.services import inventory_running
-from tests.support.tools import Done, tool, url_of
 from tests.support.waiting import eventually, free_port
 
 
@@ -73,8 +73,8 @@ async def audit(engine: AsyncEngine) -> set[str]:
     }
 
 
-async def audit_tool(engine: AsyncEngine) -> Done:
-    return await tool("inventory_service", "audit", INVENTORY_DATABASE_URL=url_of(engine))
+async def audit_tool(engine: AsyncEngine) -> CommandResult:
+    return await run_command("inventory_service", "audit", INVENTORY_DATABASE_URL=url_of(engine))
 
 
 async def a_sale_a_return_and_a_refusal(engine: AsyncEngine) -> tuple[int, uuid.UUID, uuid.UUID]:
@@ -94,9 +94,9 @@ async def test_when_all_is_well_the_audit_says_so_and_ends_with_0(engine: AsyncE
     done = await audit_tool(engine)
     assert done.code == 0, done
     for invariant in ("I1", "I3", "I5"):
-        assert invariant in done.said
-    assert "off\n" not in done.said
-    assert done.complained == ""
+        assert invariant in done.stdout
+    assert "off\n" not in done.stdout
+    assert done.stderr == ""
 
 
 FAULTS = {
@@ -156,7 +156,7 @@ async def test_what_is_off_is_a_table_and_exit_code_1(engine: AsyncEngine) -> No
     assert done.line("I3  stock is what the ledger adds up to").split()[-1] == "1"
     assert done.line("I5 ").split()[-1] == "0"
     assert "stock 7, but initial 10" in done.line(f"product {tea}")
-    assert done.said.endswith("1 off\n")
+    assert done.stdout.endswith("1 off\n")
 
 
 async def test_the_audit_finds_negative_stock_although_the_schema_forbids_it(
@@ -179,22 +179,22 @@ async def test_the_audit_finds_negative_stock_although_the_schema_forbids_it(
 
 async def test_the_audit_ends_with_2_and_a_line_if_it_cannot_look(engine: AsyncEngine) -> None:
     url = str(engine.url.set(host="127.0.0.1", port=free_port(), query={}))
-    done = await tool("inventory_service", "audit", INVENTORY_DATABASE_URL=url)
+    done = await run_command("inventory_service", "audit", INVENTORY_DATABASE_URL=url)
     assert done.code == 2
-    assert done.complained == "error: the database does not answer (DATABASE_UNAVAILABLE)\n"
-    done = await tool("inventory_service", "audit")
+    assert done.stderr == "error: the database does not answer (DATABASE_UNAVAILABLE)\n"
+    done = await run_command("inventory_service", "audit")
     assert done.code == 2
-    assert "INVENTORY_DATABASE_URL: Field required" in done.complained
+    assert "INVENTORY_DATABASE_URL: Field required" in done.stderr
 
 
 async def test_a_tool_finds_what_the_launcher_wrote_in_the_run_directory(
     engine: AsyncEngine, tmp_path: Path
 ) -> None:
     (tmp_path / "environment.env").write_text(f"INVENTORY_DATABASE_URL='{url_of(engine)}'\n")
-    done = await tool("inventory_service", "audit", RUN_DIR=str(tmp_path))
+    done = await run_command("inventory_service", "audit", RUN_DIR=str(tmp_path))
     assert done.code == 0, done
     given = ("--env-file", str(tmp_path / "environment.env"))
-    assert (await tool("inventory_service", "audit", *given)).code == 0
+    assert (await run_command("inventory_service", "audit", *given)).code == 0
 
 
 async def wrong(watch: Auditor) -> dict[str, str]:

@@ -18,8 +18,8 @@ from proto import order_pb2 as pb
 from proto import user_pb2
 from service_kit.consistency import Finding
 from service_kit.errors import ServiceError, Unavailable
+from tests.support.cli import CommandResult, run_command, url_of
 from tests.support.services import Inventory, Orders, Users, ask
-from tests.support.tools import Done, tool, url_of
 from tests.support.waiting import eventually, free_port
 
 GRACE = 0.2
@@ -285,12 +285,12 @@ async def test_the_audit_finds_what_is_late(shop: Shop, books: Books) -> None:
     assert f"order.created of order {order_id} waits for 40 s, refused: UNROUTABLE" in event
 
 
-async def audit_tool(shop: Shop, *arguments: str, **environment: str) -> Done:
+async def audit_tool(shop: Shop, *arguments: str, **environment: str) -> CommandResult:
     settings = {
         "ORDER_DATABASE_URL": url_of(shop.orders.engine),
         "INVENTORY_SERVICE_ADDR": shop.inventory.address,
     }
-    return await tool("order_service", "audit", *arguments, **(settings | environment))
+    return await run_command("order_service", "audit", *arguments, **(settings | environment))
 
 
 async def test_the_tool_ends_with_0_if_all_is_well_and_with_1_and_tables_if_not(
@@ -299,19 +299,19 @@ async def test_the_tool_ends_with_0_if_all_is_well_and_with_1_and_tables_if_not(
     placed = await one_of_each(shop)
     done = await audit_tool(shop)
     assert done.code == 0, done
-    assert [line.split()[-1] for line in done.said.splitlines()[1:]] == ["0"] * 7
+    assert [line.split()[-1] for line in done.stdout.splitlines()[1:]] == ["0"] * 7
     await execute(shop.orders.engine, "UPDATE orders SET total_cents = 1")
     done = await audit_tool(shop, "--grace", "0")
     assert done.code == 1
     assert done.line("I3  order " + placed["confirmed"]).endswith("total 1 cents, items 500")
-    assert "I2  order " + placed["pending"] in done.said
+    assert "I2  order " + placed["pending"] in done.stdout
 
 
 async def test_the_tool_ends_with_2_if_inventory_does_not_answer(shop: Shop) -> None:
     await shop.settled()
     done = await audit_tool(shop, INVENTORY_SERVICE_ADDR=f"127.0.0.1:{free_port()}")
     assert done.code == 2
-    assert done.complained.startswith("error: ")
+    assert done.stderr.startswith("error: ")
 
 
 @pytest.fixture

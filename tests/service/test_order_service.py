@@ -146,7 +146,7 @@ def settlement(
     outcome: "Outcome.ValueType" = pb.SETTLEMENT_OUTCOME_CONFIRMED,
     shortages: Sequence[pb.Shortage] = (),
 ) -> pb.Settlement:
-    context = pb.CallerContext(request_id="settling", traceparent=TRACE)
+    context = pb.CallContext(request_id="settling", traceparent=TRACE)
     return pb.Settlement(order_id=order_id, outcome=outcome, shortages=shortages, context=context)
 
 

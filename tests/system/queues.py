@@ -15,7 +15,9 @@ Message = dict[str, Any]
 """A message as the management page shows it."""
 
 
-async def lying_in(system: System, queue: str, wanted: Callable[[Message], bool]) -> list[Message]:
+async def queued_messages(
+    system: System, queue: str, wanted: Callable[[Message], bool]
+) -> list[Message]:
     """The wanted messages of a queue, oldest first; they stay there."""
     found = await system.broker.peek(queue, count=10_000)
     return [message for message in found if wanted(message)]
@@ -29,7 +31,7 @@ async def audited(system: System, order_id: str, *types: str) -> list[Message]:
         return order_id in message["payload"] and event_of(message)["subject"] == order_id
 
     async def look() -> list[Message]:
-        return await lying_in(system, AUDIT_QUEUE, concerns)
+        return await queued_messages(system, AUDIT_QUEUE, concerns)
 
     return await eventually(
         look, lambda found: {message["routing_key"] for message in found} >= set(types)
@@ -65,7 +67,7 @@ async def dead_letter(system: System, message_id: str) -> Message:
     """The dead letter with this message id, once it is there."""
 
     async def look() -> list[Message]:
-        return await lying_in(
+        return await queued_messages(
             system,
             DEAD_LETTER_QUEUE,
             lambda message: message["properties"].get("message_id") == message_id,

@@ -6,7 +6,8 @@ import uuid
 import pytest
 
 from proto import producer_pb2
-from proto.events import INVENTORY_QUEUE, REASON_HEADER
+from proto.dead_letters import REASON_HEADER
+from proto.events import INVENTORY_QUEUE
 from proto.producer_pb2_grpc import ProducerServiceStub
 from service_kit.grpc.client import call, open_channel
 from service_kit.grpc.status import from_status

@@ -1,4 +1,4 @@
-"""What the integration tests speak of: events, queues, and orders in a running world."""
+"""What the integration tests speak of: events, queues, and orders in a running environment."""
 
 import json
 import uuid
@@ -118,7 +118,7 @@ async def purge(broker: Broker, queue: str) -> None:
         await (await channel.get_queue(queue)).purge()
 
 
-async def lying_in(broker: Broker, queue: str) -> dict[str, Json]:
+async def queued_messages(broker: Broker, queue: str) -> dict[str, Json]:
     """The messages of a queue as the management page shows them, by message id."""
     return {str(each["properties"]["message_id"]): each for each in await peek(broker, queue)}
 
@@ -132,7 +132,7 @@ async def dead_letter(broker: Broker, message_id: str) -> Json:
     """The dead letter that was this message, once it is there."""
 
     async def look() -> Json | None:
-        return (await lying_in(broker, names.DEAD_LETTER_QUEUE)).get(message_id)
+        return (await queued_messages(broker, names.DEAD_LETTER_QUEUE)).get(message_id)
 
     found = await eventually(look)
     assert found is not None
@@ -196,7 +196,7 @@ class Management:
 
 
 @dataclass(frozen=True)
-class World:
+class Environment:
     """Users, inventory, producer and orders, running; consumers come and go with each test."""
 
     broker: Broker

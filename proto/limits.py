@@ -1,0 +1,6 @@
+"""Limits that several services enforce, each for what it receives."""
+
+MAX_ORDER_ITEMS = 100
+"""Items of one order."""
+MAX_QUANTITY = 1_000_000
+"""Units of one product in one order."""
