@@ -1,1 +1,1 @@
-"""The only door from outside: REST and JWT in front, gRPC behind."""
+"""The public entry point: REST and JWT for clients, gRPC to the services."""

@@ -1,11 +1,11 @@
-"""How often a client may register, log in, and be wrong.
+"""Rate limits of registration, log-in and wrong passwords.
 
-Against guessing passwords: few wrong ones for an account from an address, and not many from all
-addresses together. Against locking others out: only wrong passwords count against an account,
+Against password guessing: few failures for an account from one address, and a limit on failures
+from all addresses together. Against locking owners out: only failures count against an account,
 and an address from which its owner has logged in keeps its own allowance whatever others do.
-Against wearing the servers out by hashing: a limit on all tries from an address, and on
-registrations for one e-mail from anywhere.
-Each gateway process counts for itself.
+Against overload by password hashing: a limit on all attempts from an address, and on
+registrations for one e-mail from any address.
+Each gateway process counts separately.
 """
 
 import math
@@ -22,64 +22,64 @@ from api_gateway.problems import Problem
 from service_kit.errors import Unauthenticated
 from service_kit.text import canonical
 
-MAX_KNOWN = 10_000
-"""How many (account, address) pairs are remembered as the owner's."""
+MAX_OWNER_NETWORKS = 10_000
+"""How many pairs of an account and a network that its owner logged in from are remembered."""
 
 
 class RateLimits:
-    """Sliding-window limits; a try beyond one is refused with 429 and Retry-After."""
+    """Sliding-window limits; an attempt beyond one is refused with 429 and Retry-After."""
 
-    def __init__(self, tries: str, failures: str, account_failures: str) -> None:
-        """Rates are written like `10/minute`; see Settings for what each one limits."""
-        self._tries = parse(tries)
+    def __init__(self, attempts: str, failures: str, account_failures: str) -> None:
+        """Rates are written like `10/minute`; Settings says what each one limits."""
+        self._attempts = parse(attempts)
         self._failures = parse(failures)
         self._account_failures = parse(account_failures)
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._owners: dict[tuple[str, str], None] = {}
+        self._owner_networks: dict[tuple[str, str], None] = {}
 
-    async def registration(self, address: str, email: str) -> None:
+    async def count_registration(self, address: str, email: str) -> None:
         """Count a registration from this address, and for this e-mail."""
-        await self._spend(self._tries, "registration", _network(address))
-        await self._spend(self._tries, "registered", canonical(email))
+        await self._count(self._attempts, "registration", _network(address))
+        await self._count(self._attempts, "registered", canonical(email))
 
     @asynccontextmanager
-    async def login(self, address: str, email: str) -> AsyncIterator[None]:
-        """Count the log-in that the block tries; it failed if it raises Unauthenticated."""
+    async def login_attempt(self, address: str, email: str) -> AsyncIterator[None]:
+        """Count the log-in attempt in the block; it failed if the block raises Unauthenticated."""
         network, account = _network(address), canonical(email)
         pair = account, network
-        await self._spend(self._tries, "login", network)
-        # Spent before the outcome is known, so that tries at the same time all count.
-        await self._spend(self._failures, "failure", *pair)
-        if pair not in self._owners and not await self._limiter.test(
+        await self._count(self._attempts, "login", network)
+        # Counted before the outcome is known, so that concurrent attempts all count.
+        await self._count(self._failures, "failure", *pair)
+        if pair not in self._owner_networks and not await self._limiter.test(
             self._account_failures, "account", account
         ):
-            raise await self._refusal(self._account_failures, "account", account)
+            raise await self._problem(self._account_failures, "account", account)
         try:
             yield
         except Unauthenticated:
             await self._limiter.hit(self._account_failures, "account", account)
             raise
         await self._limiter.clear(self._failures, "failure", *pair)
-        self._remember(pair)
+        self._remember_owner(pair)
 
-    async def _spend(self, rate: RateLimitItem, *key: str) -> None:
+    async def _count(self, rate: RateLimitItem, *key: str) -> None:
         if not await self._limiter.hit(rate, *key):
-            raise await self._refusal(rate, *key)
+            raise await self._problem(rate, *key)
 
-    async def _refusal(self, rate: RateLimitItem, *key: str) -> Problem:
+    async def _problem(self, rate: RateLimitItem, *key: str) -> Problem:
         reset = (await self._limiter.get_window_stats(rate, *key)).reset_time
         seconds = max(1, math.ceil(reset - time.time()))
         return Problem("rate_limited", headers={"Retry-After": str(seconds)})
 
-    def _remember(self, pair: tuple[str, str]) -> None:
-        self._owners.pop(pair, None)
-        if len(self._owners) >= MAX_KNOWN:
-            del self._owners[next(iter(self._owners))]
-        self._owners[pair] = None
+    def _remember_owner(self, pair: tuple[str, str]) -> None:
+        self._owner_networks.pop(pair, None)
+        if len(self._owner_networks) >= MAX_OWNER_NETWORKS:
+            del self._owner_networks[next(iter(self._owner_networks))]
+        self._owner_networks[pair] = None
 
 
 def _network(address: str) -> str:
-    """What one client has for itself: an IPv4 address, or the /64 around an IPv6 one."""
+    """The network that counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         parsed = ip_address(address)
     except ValueError:

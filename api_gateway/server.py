@@ -1,4 +1,4 @@
-"""The HTTP server: limits on slow clients, and an orderly end."""
+"""The HTTP server: limits on slow clients, and a graceful shutdown."""
 
 import asyncio
 import secrets
@@ -9,30 +9,32 @@ from typing import cast
 import structlog
 from aiohttp import web
 
-from api_gateway import problems
-from api_gateway.problems import Problem
+from api_gateway.problems import Problem, problem_response
 from api_gateway.settings import Settings
 from service_kit.errors import PortUnavailable
 
 log = structlog.get_logger(__name__)
 
 DRAIN_SECONDS = 8.0
-"""What requests under way get to finish once the server stops."""
+"""How long requests in progress may take to finish once the server stops."""
 LINGERING_SECONDS = 2.0
-"""How long a refused body is still read, so that its sender gets to see the refusal."""
+"""How long a refused body is still read, so that its sender sees the response."""
 _BACKLOG = 1024
 
 
 @asynccontextmanager
-async def serving(app: web.Application, settings: Settings) -> AsyncIterator[None]:
-    """Serve `app` inside the block; then accept no more and finish what is under way."""
+async def serve_http(app: web.Application, settings: Settings) -> AsyncIterator[None]:
+    """Serve `app` inside the block; then accept no more and finish requests in progress.
+
+    Raises PortUnavailable.
+    """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     manager, loop = cast("web.Server", runner.server), asyncio.get_running_loop()
 
     def connection() -> _Connection:
         # aiohttp closes a connection that does not complete a request's head in this time,
-        # counted from its start or its last answer, whether it is silent or dribbles bytes.
+        # counted from its start or its last response, whether it is silent or sends byte by byte.
         return _Connection(
             manager,
             loop=loop,
@@ -56,7 +58,7 @@ async def serving(app: web.Application, settings: Settings) -> AsyncIterator[Non
 
 
 class _Connection(web.RequestHandler):
-    """A connection that answers what is not HTTP with a problem, too."""
+    """A connection that also returns problem documents for malformed requests."""
 
     def handle_error(
         self,
@@ -65,15 +67,15 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to a request that never reached the application, or broke out of it."""
+        """The response to a request that did not reach the application, or that broke it."""
         request_id = secrets.token_hex(16)
         if status < 500:  # noqa: PLR2004 - client errors
             # The message would quote the request, and with it perhaps a token.
-            kind = type(exc).__name__
-            log.info("not HTTP", client=request.remote, error=kind, request_id=request_id)
+            error = type(exc).__name__
+            log.info("malformed request", client=request.remote, error=error, request_id=request_id)
         else:
             log.error("request failed", exc_info=exc, request_id=request_id)
-        response = problems.reply(
+        response = problem_response(
             Problem("bad_request" if status < 500 else "internal"),  # noqa: PLR2004
             request_id,
         )

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic import field_validator as validator
 from pydantic_settings import NoDecode
 
-from api_gateway.tokens import MIN_SECRET_BYTES, load_private_key
+from api_gateway.access_tokens import MIN_SECRET_BYTES, load_private_key
 from service_kit.settings import Port, ServiceSettings, local_address
 
 
@@ -18,26 +18,28 @@ def _rate(text: str) -> str:
     return text
 
 
-def _split(text: object) -> object:
+def _split_commas(text: object) -> object:
     return [part.strip() for part in text.split(",") if part.strip()] if type(text) is str else text
 
 
 def _origin(text: str) -> str:
     if text != "*" and not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+", text):
-        raise ValueError(f"{text!r} is not an origin like https://shop.example")
+        raise ValueError(f"{text!r} must be an origin like https://shop.example")
     return text
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
 """Such as `10/minute` or `100/2 hours`."""
 Origins = Annotated[
-    tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)
+    tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split_commas)
 ]
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[
+    tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split_commas)
+]
 
 
 class Settings(ServiceSettings):
-    """Where the gateway listens, who its neighbours are, and what it allows."""
+    """Where the gateway listens, the addresses of its dependencies, and its limits."""
 
     api_gateway_port: Port = 8080
     user_service_port: Port = 50052
@@ -59,10 +61,10 @@ class Settings(ServiceSettings):
     login_failure_rate: Rate = "10/minute"
     """Wrong passwords for one account from one client address."""
     account_failure_rate: Rate = "100/hour"
-    """Wrong passwords for one account from addresses it never logged in from."""
+    """Wrong passwords for one account from addresses that it has never logged in from."""
 
     trusted_proxy_hops: int = Field(0, ge=0, le=10)
-    """How many proxies in front append to X-Forwarded-For; 0 does not believe the header."""
+    """How many trusted proxies append to X-Forwarded-For; with 0 the header is ignored."""
     metrics_networks: Networks = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
     """Clients that may read /metrics."""
     cors_allowed_origins: Origins = ()
@@ -72,7 +74,7 @@ class Settings(ServiceSettings):
     http_body_seconds: float = Field(10, gt=0)
     """How long a client may take to send a request's body."""
     drain_delay_seconds: float = Field(0.2, ge=0, le=5)
-    """How long /readyz tells that the gateway stops before it accepts no more connections."""
+    """How long /readyz returns 503 before the gateway stops accepting connections."""
 
     @validator("jwt_private_key")
     @classmethod

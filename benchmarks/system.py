@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-from api_gateway.tokens import Tokens
+from api_gateway.access_tokens import AccessTokens
 from launcher import docker_broker, rabbitmq_node
 from launcher.environment import read_env_file
 from launcher.layout import POSTGRES, RABBITMQ, SERVICES, Layout
@@ -54,7 +54,7 @@ class System:
 
     def token(self, user_id: int, role: str = "customer") -> str:
         """An access token of a user, as a log-in would give it."""
-        return Tokens(self.environment["JWT_SECRET"]).issue(user_id, role)
+        return AccessTokens(self.environment["JWT_SECRET"]).issue(user_id, role)
 
     def url(self, database: str) -> str:
         """The SQLAlchemy URL of a database: user, inventory or order."""

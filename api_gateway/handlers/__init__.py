@@ -1,1 +1,1 @@
-"""One function per route: validated request in, answer out."""
+"""One function per operation: validated request in, response out."""

@@ -1,52 +1,48 @@
-"""Accounts and tokens."""
+"""Registration, log-in and tokens."""
 
 from typing import Final
 
 from aiohttp import web
 
-from api_gateway import answers, schemas
-from api_gateway.clients import Session
-from api_gateway.gateway import Call
-from api_gateway.replies import empty_reply, json_reply
-from api_gateway.tokens import LIFETIME_SECONDS, Tokens
+from api_gateway.access_tokens import LIFETIME_SECONDS, AccessTokens
+from api_gateway.clients.users import Session
+from api_gateway.context import RequestContext
+from api_gateway.http import empty_response, json_response
+from api_gateway.schemas import requests, responses
 
 _SCHEME: Final = "Bearer"
 
 
-async def register(call: Call, body: schemas.Registration) -> web.Response:
-    """Open a customer's account."""
-    await call.gateway.limits.registration(call.client_address, body.email)
-    user = await call.gateway.users.register(body.email, body.password, body.name)
-    return json_reply(user, 201)
+async def register(context: RequestContext, body: requests.Registration) -> web.Response:
+    """Register a customer account."""
+    await context.gateway.rate_limits.count_registration(context.client_address, body.email)
+    user = await context.gateway.users.register_user(body.email, body.password, body.name)
+    return json_response(user, 201)
 
 
-async def login(call: Call, body: schemas.Credentials) -> web.Response:
+async def login(context: RequestContext, body: requests.Credentials) -> web.Response:
     """Exchange e-mail and password for tokens."""
-    async with call.gateway.limits.login(call.client_address, body.email):
-        session = await call.gateway.users.authenticate(body.email, body.password)
-    return json_reply(_token_pair(call.gateway.tokens, session))
+    gateway = context.gateway
+    async with gateway.rate_limits.login_attempt(context.client_address, body.email):
+        session = await gateway.users.authenticate(body.email, body.password)
+    return json_response(_token_pair(gateway.access_tokens, session))
 
 
-async def refresh(call: Call, body: schemas.RefreshToken) -> web.Response:
-    """Exchange a refresh token for new tokens; presenting one twice revokes its family."""
-    session = await call.gateway.users.rotate(body.refresh_token)
-    return json_reply(_token_pair(call.gateway.tokens, session))
+async def refresh(context: RequestContext, body: requests.RefreshToken) -> web.Response:
+    """Exchange a refresh token for new tokens; using one twice revokes its family."""
+    session = await context.gateway.users.rotate_refresh_token(body.refresh_token)
+    return json_response(_token_pair(context.gateway.access_tokens, session))
 
 
-async def logout(call: Call, body: schemas.RefreshToken) -> web.Response:
-    """Revoke a refresh token and its family; access tokens live on until they expire."""
-    await call.gateway.users.revoke(body.refresh_token)
-    return empty_reply()
+async def logout(context: RequestContext, body: requests.RefreshToken) -> web.Response:
+    """Revoke a refresh token and its family; access tokens stay valid until they expire."""
+    await context.gateway.users.revoke_refresh_token(body.refresh_token)
+    return empty_response()
 
 
-async def me(call: Call) -> web.Response:
-    """Show the caller's account."""
-    return json_reply(await call.gateway.users.get(call.caller.user_id))
-
-
-def _token_pair(tokens: Tokens, session: Session) -> answers.TokenPair:
-    return answers.TokenPair(
-        access_token=tokens.issue(session.user["id"], session.user["role"]),
+def _token_pair(access_tokens: AccessTokens, session: Session) -> responses.TokenPair:
+    return responses.TokenPair(
+        access_token=access_tokens.issue(session.user["id"], session.user["role"]),
         token_type=_SCHEME,
         expires_in=LIFETIME_SECONDS,
         refresh_token=session.refresh_token,

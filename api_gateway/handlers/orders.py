@@ -7,73 +7,80 @@ from collections.abc import Sequence
 import structlog
 from aiohttp import web
 
-from api_gateway import answers, schemas
-from api_gateway.gateway import Call
+from api_gateway.context import RequestContext
+from api_gateway.http import json_response
 from api_gateway.problems import Problem
-from api_gateway.replies import json_reply
+from api_gateway.schemas import requests, responses
+from proto.limits import MAX_WAIT_SECONDS
 from service_kit.errors import ServiceError
 
 log = structlog.get_logger(__name__)
 
-MAX_WAIT_SECONDS = 30
 WAIT_MARGIN_SECONDS = 0.5
-"""What order_service gets beyond the wait to tell that it is over."""
+"""What order_service gets beyond the wait to respond that it is over."""
 
 _ORDER_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:$|[,;])', re.IGNORECASE)
 
 
-async def create_order(call: Call, body: schemas.NewOrder) -> web.Response:
-    """Place an order; with `Prefer: wait=N`, answer once it is settled or N seconds are over."""
-    return await place(call, call.caller.user_id, body.items)
+async def create_order(context: RequestContext, body: requests.NewOrder) -> web.Response:
+    """Place an order; with `Prefer: wait=N`, respond once it is settled or after N seconds."""
+    return await place_order(context, context.principal.user_id, body.items)
 
 
-async def list_orders(call: Call, query: schemas.OrderQuery) -> web.Response:
-    """List the caller's orders; an administrator's list has everyone's."""
-    return json_reply(await call.gateway.orders.list(await _visible_to(call), query))
+async def list_orders(context: RequestContext, query: requests.OrderQuery) -> web.Response:
+    """List the authenticated user's orders, or every user's for an administrator."""
+    owner_id = await _owner_filter(context)
+    return json_response(await context.gateway.orders.list_orders(owner_id, query))
 
 
-async def get_order(call: Call) -> web.Response:
-    """Show an order."""
-    return json_reply(await call.gateway.orders.get(_order_id(call), await _visible_to(call)))
+async def get_order(context: RequestContext) -> web.Response:
+    """Get an order."""
+    order_id, owner_id = _order_id(context), await _owner_filter(context)
+    return json_response(await context.gateway.orders.get_order(order_id, owner_id))
 
 
-async def cancel_order(call: Call) -> web.Response:
-    """Cancel an order; what it took goes back to stock."""
-    return json_reply(await call.gateway.orders.cancel(_order_id(call), await _visible_to(call)))
+async def cancel_order(context: RequestContext) -> web.Response:
+    """Cancel an order and restore its stock."""
+    order_id, owner_id = _order_id(context), await _owner_filter(context)
+    return json_response(await context.gateway.orders.cancel_order(order_id, owner_id))
 
 
-async def place(call: Call, user_id: int, items: Sequence[schemas.NewOrderItem]) -> web.Response:
-    """Place an order for the user, heeding the headers Idempotency-Key and Prefer."""
-    headers = call.request.headers
+async def place_order(
+    context: RequestContext, user_id: int, items: Sequence[requests.NewOrderItem]
+) -> web.Response:
+    """Place an order for the user, with the request's Idempotency-Key and Prefer headers."""
+    headers = context.request.headers
     key = headers.get("Idempotency-Key")
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
-        fault = answers.Fault(
+        error = responses.FieldError(
             pointer="/Idempotency-Key", detail="must be 1 to 255 visible ASCII characters"
         )
-        raise Problem("invalid_parameter", errors=[fault])
-    order = await call.gateway.orders.create(user_id, items, key or "")
-    answer_headers = {"Location": f"/v1/orders/{order['id']}"}
+        raise Problem("invalid_parameter", errors=[error])
+    order = await context.gateway.orders.create_order(user_id, items, key or "")
+    response_headers = {"Location": f"/v1/orders/{order['id']}"}
     if "Prefer" in headers and (wait := preferred_wait(headers.getall("Prefer"))):
-        order = await _settled(call, order, wait)
-        answer_headers["Preference-Applied"] = f"wait={wait}"
-    return json_reply(order, 201, answer_headers)
+        order = await _wait_until_settled(context, order, wait)
+        response_headers["Preference-Applied"] = f"wait={wait}"
+    return json_response(order, 201, response_headers)
 
 
 def preferred_wait(values: Sequence[str]) -> int:
-    """The seconds that `Prefer: wait=N` (RFC 7240) asks for, 30 at most; 0 without it."""
-    found = _WAIT.search(",".join(values))
-    return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
+    """The seconds that `Prefer: wait=N` (RFC 7240) asks for, MAX_WAIT_SECONDS at most; else 0."""
+    match = _WAIT.search(",".join(values))
+    return min(int(match[1]), MAX_WAIT_SECONDS) if match else 0
 
 
-async def _settled(call: Call, order: answers.Order, wait_seconds: int) -> answers.Order:
-    """The order as it is once settled, or as it was: it is accepted whatever happens here."""
+async def _wait_until_settled(
+    context: RequestContext, order: responses.Order, wait_seconds: int
+) -> responses.Order:
+    """The order once settled, or `order` after the wait or a failure: it is accepted anyway."""
     if order["status"] != "PENDING":
         return order
-    stopping = asyncio.create_task(call.gateway.stopping.wait())
+    stopping = asyncio.create_task(context.gateway.stopping.wait())
     waiting = asyncio.create_task(
-        call.gateway.orders.get(order["id"], order["user_id"], wait_seconds)
+        context.gateway.orders.get_order(order["id"], order["user_id"], wait_seconds)
     )
     try:
         await asyncio.wait(
@@ -83,20 +90,20 @@ async def _settled(call: Call, order: answers.Order, wait_seconds: int) -> answe
         )
         return waiting.result() if waiting.done() else order
     except ServiceError as error:
-        log.warning("gave up waiting for an order", order_id=order["id"], error=error.message)
+        log.warning("waiting for settlement failed", order_id=order["id"], error=error.message)
         return order
     finally:
         stopping.cancel()
         waiting.cancel()
 
 
-async def _visible_to(call: Call) -> int:
-    """Whose orders the caller may see: their own, or an administrator everyone's (0)."""
-    return 0 if await call.is_admin() else call.caller.user_id
+async def _owner_filter(context: RequestContext) -> int:
+    """The user whose orders the principal may see; 0 means everyone's, for administrators."""
+    return 0 if await context.is_admin() else context.principal.user_id
 
 
-def _order_id(call: Call) -> str:
-    text = call.request.match_info["order_id"]
+def _order_id(context: RequestContext) -> str:
+    text = context.request.match_info["order_id"]
     if not _ORDER_ID.fullmatch(text):
-        raise Problem("not_found", "there is no such order")
+        raise Problem("not_found", "Order not found.")
     return text

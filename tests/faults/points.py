@@ -25,14 +25,16 @@ class Point:
     target: str
 
 
-_GATEWAY = "api_gateway.clients:OrderClient"
+_GATEWAY = "api_gateway.clients.orders:OrderClient"
 _STORAGE = "order_service.storage"
 _PUBLISH = "order_service.clients:ProducerClient.publish"
 
 POINTS = {
-    "the gateway asks for an order": Point("api_gateway", When.BEFORE, f"{_GATEWAY}._create_all"),
+    "the gateway asks for an order": Point(
+        "api_gateway", When.BEFORE, f"{_GATEWAY}._batch_create_orders"
+    ),
     "the gateway has an order and tells nobody": Point(
-        "api_gateway", When.AFTER, f"{_GATEWAY}._create_all"
+        "api_gateway", When.AFTER, f"{_GATEWAY}._batch_create_orders"
     ),
     "users are looked up": Point(
         "user_service", When.BEFORE, "user_service.operations:batch_get_users"

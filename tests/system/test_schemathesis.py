@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api_gateway.openapi import describe
-from api_gateway.routes import _API
+from api_gateway.routes import API_ROUTES
 from tests.support.system import System
 
 CHECKS = [
@@ -33,7 +33,7 @@ CHECKS = [
     negative_data_rejection,
 ]
 # Tests are collected before there is a system to ask.
-DOCUMENT = orjson.loads(orjson.dumps(describe(_API)))
+DOCUMENT = orjson.loads(orjson.dumps(describe(API_ROUTES)))
 schema = schemathesis.openapi.from_dict(DOCUMENT)
 
 

@@ -1,4 +1,4 @@
-"""Answers that are not problems."""
+"""Responses that are not problems, and the headers of all."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,15 +12,15 @@ BASE_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""On every answer; nothing here may be cached, framed or taken for a page."""
+"""On every response: it may not be cached, framed or rendered as a page."""
 
 JSON_HEADERS = {**BASE_HEADERS, "Content-Type": "application/json"}
 
 
-def json_reply(
+def json_response(
     data: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """`data` as JSON; times in UTC with a Z."""
+    """`data` as JSON; times are in UTC with a Z."""
     body = orjson.dumps(data, option=orjson.OPT_UTC_Z)
     response = web.Response(body=body, status=status, headers=JSON_HEADERS)
     if headers:
@@ -28,6 +28,6 @@ def json_reply(
     return response
 
 
-def empty_reply(headers: Mapping[str, str] | None = None) -> web.Response:
-    """204, with nothing in it."""
+def empty_response(headers: Mapping[str, str] | None = None) -> web.Response:
+    """204 No Content."""
     return web.Response(status=204, headers={**BASE_HEADERS, **(headers or {})})

@@ -1,4 +1,4 @@
-"""A gateway before small in-memory neighbours, over real gRPC and real HTTP."""
+"""A gateway in front of small in-memory services, over real gRPC and real HTTP."""
 
 # ruff: noqa: N802 - methods are named by the generated interfaces
 # mypy: disable-error-code="abstract"
@@ -15,7 +15,7 @@ import httpx
 from google.protobuf.empty_pb2 import Empty
 
 from api_gateway import app, server
-from api_gateway.gateway import Gateway, opened
+from api_gateway.context import Gateway, open_gateway
 from api_gateway.settings import Settings
 from proto import inventory_pb2, order_pb2, user_pb2
 from proto.inventory_pb2_grpc import (
@@ -37,6 +37,7 @@ from tests.support.ports import free_ports
 
 ADMIN_ID, CUSTOMER_ID, OTHER_ID = 1, 2, 3
 PASSWORD = "correct horse battery"
+ORDER = {"items": [{"product_id": 1, "quantity": 2}]}
 
 
 class Users(UserServiceServicer):
@@ -52,7 +53,7 @@ class Users(UserServiceServicer):
 
     async def RegisterUser(self, request: Any, context: Any) -> Any:
         if self._by_email(request.email):
-            raise AlreadyExists("EMAIL_TAKEN", "taken")
+            raise AlreadyExists("EMAIL_TAKEN", "Taken.")
         user_id = max(self.users) + 1
         self.users[user_id] = _user(user_id, request.email, user_pb2.ROLE_CUSTOMER, request.name)
         return self.users[user_id]
@@ -60,22 +61,22 @@ class Users(UserServiceServicer):
     async def Authenticate(self, request: Any, context: Any) -> Any:
         user = self._by_email(request.email)
         if user is None or request.password != PASSWORD:
-            raise Unauthenticated("INVALID_CREDENTIALS", "e-mail or password is wrong")
+            raise Unauthenticated("INVALID_CREDENTIALS", "Wrong e-mail or password.")
         return user_pb2.AuthenticateResponse(user=user, refresh_token="first")
 
     async def GetUser(self, request: Any, context: Any) -> Any:
         if request.user_id not in self.users:
-            raise NotFound("USER_NOT_FOUND", "there is no such user")
+            raise NotFound("USER_NOT_FOUND", "User not found.")
         return self.users[request.user_id]
 
     async def RotateRefreshToken(self, request: Any, context: Any) -> Any:
         if request.refresh_token != "first":
-            raise Unauthenticated("INVALID_REFRESH_TOKEN", "the refresh token is not valid")
+            raise Unauthenticated("INVALID_REFRESH_TOKEN", "Invalid refresh token.")
         return user_pb2.AuthenticateResponse(user=self.users[CUSTOMER_ID], refresh_token="second")
 
     async def RevokeRefreshToken(self, request: Any, context: Any) -> Any:
         if request.refresh_token != "first":
-            raise Unauthenticated("INVALID_REFRESH_TOKEN", "the refresh token is not valid")
+            raise Unauthenticated("INVALID_REFRESH_TOKEN", "Invalid refresh token.")
         return Empty()
 
 
@@ -85,13 +86,13 @@ class Inventory(InventoryServiceServicer):
 
     def _get(self, product_id: int) -> Any:
         if product_id not in self.products:
-            raise NotFound("PRODUCT_NOT_FOUND", f"there is no product {product_id}")
+            raise NotFound("PRODUCT_NOT_FOUND", f"Product {product_id} not found.")
         return self.products[product_id]
 
     async def CreateProduct(self, request: Any, context: Any) -> Any:
         product_id = request.product_id or max(self.products) + 1
         if product_id in self.products:
-            raise AlreadyExists("PRODUCT_EXISTS", f"product {product_id} exists")
+            raise AlreadyExists("PRODUCT_EXISTS", f"Product {product_id} exists.")
         request.product.id = product_id
         self.products[product_id] = request.product
         return request.product
@@ -101,7 +102,7 @@ class Inventory(InventoryServiceServicer):
 
     async def ListProducts(self, request: Any, context: Any) -> Any:
         if request.page_token:
-            raise InvalidArgument("INVALID_PAGE_TOKEN", "page_token is not one this list gave out")
+            raise InvalidArgument("INVALID_PAGE_TOKEN", "Invalid page token.")
         found = [p for p in self.products.values() if request.query.lower() in p.name.lower()]
         return inventory_pb2.ListProductsResponse(products=found[: request.page_size])
 
@@ -132,7 +133,7 @@ class Inventory(InventoryServiceServicer):
         if product.stock + request.delta < 0:
             raise FailedPrecondition(
                 "INSUFFICIENT_STOCK",
-                f"only {product.stock} in stock",
+                f"Only {product.stock} in stock.",
                 product_id=product.id,
                 requested=-request.delta,
                 available=product.stock,
@@ -155,12 +156,12 @@ class Orders(OrderServiceServicer):
     keys: dict[tuple[int, str], Any] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
     contexts: list[Any] = field(default_factory=list)
-    seconds: float = 0.0
+    delay_seconds: float = 0.0
     placed: asyncio.Event = field(default_factory=asyncio.Event)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def BatchCreateOrders(self, request: Any, context: Any) -> Any:
-        await asyncio.sleep(self.seconds)
+        await asyncio.sleep(self.delay_seconds)
         self.batches.append(len(request.requests))
         self.contexts += [one.context for one in request.requests]
         return order_pb2.BatchCreateOrdersResponse(
@@ -174,12 +175,12 @@ class Orders(OrderServiceServicer):
         for item in new.items:
             product = self.inventory.products.get(item.product_id)
             if product is None:
-                error = InvalidArgument("UNKNOWN_PRODUCT", "no such product", product_id=7)
+                error = InvalidArgument("UNKNOWN_PRODUCT", "Product 7 not found.", product_id=7)
                 return order_pb2.CreateOrderResult(error=to_status(error))
             price = product.price_cents
             if item.HasField("unit_price_cents") and item.unit_price_cents != price:
                 changed = FailedPrecondition(
-                    "PRICE_CHANGED", "the price is another", unit_price_cents=price
+                    "PRICE_CHANGED", "The price has changed.", unit_price_cents=price
                 )
                 return order_pb2.CreateOrderResult(error=to_status(changed))
             items.append(
@@ -205,7 +206,7 @@ class Orders(OrderServiceServicer):
     def _get(self, request: Any) -> Any:
         order = self.orders.get(request.order_id)
         if order is None or request.user_id not in (0, order.user_id):
-            raise NotFound("ORDER_NOT_FOUND", "there is no such order")
+            raise NotFound("ORDER_NOT_FOUND", "Order not found.")
         return order
 
     async def GetOrder(self, request: Any, context: Any) -> Any:
@@ -222,7 +223,7 @@ class Orders(OrderServiceServicer):
     async def CancelOrder(self, request: Any, context: Any) -> Any:
         order = self._get(request)
         if order.status == order_pb2.ORDER_STATUS_REJECTED:
-            raise FailedPrecondition("NOT_CANCELLABLE", "the order is REJECTED", status="REJECTED")
+            raise FailedPrecondition("NOT_CANCELLABLE", "The order is REJECTED.", status="REJECTED")
         order.status = order_pb2.ORDER_STATUS_CANCELLED
         return order
 
@@ -236,12 +237,12 @@ class Shop:
     inventory: Inventory
     orders: Orders
     stop: asyncio.Event
-    neighbours: AsyncExitStack
+    services: AsyncExitStack
     http: AsyncExitStack
 
     def bearer(self, user_id: int = CUSTOMER_ID) -> dict[str, str]:
         role = "admin" if user_id == ADMIN_ID else "customer"
-        return {"Authorization": f"Bearer {self.gateway.tokens.issue(user_id, role)}"}
+        return {"Authorization": f"Bearer {self.gateway.access_tokens.issue(user_id, role)}"}
 
 
 @asynccontextmanager
@@ -264,14 +265,14 @@ async def running_shop(**settings: Any) -> AsyncIterator[Shop]:
         partial(add_OrderServiceServicer_to_server, orders),
     )
     stop = asyncio.Event()
-    async with AsyncExitStack() as neighbours, AsyncExitStack() as http:
+    async with AsyncExitStack() as services, AsyncExitStack() as http:
         for port, add in zip(ports, adds, strict=False):
-            await neighbours.enter_async_context(serve_grpc(f"127.0.0.1:{port}", {"shop": add}))
-        gateway = await http.enter_async_context(opened(configured, stop))
-        await http.enter_async_context(server.serving(app.build(gateway), configured))
+            await services.enter_async_context(serve_grpc(f"127.0.0.1:{port}", {"shop": add}))
+        gateway = await http.enter_async_context(open_gateway(configured, stop))
+        await http.enter_async_context(server.serve_http(app.build(gateway), configured))
         url = f"http://127.0.0.1:{configured.api_gateway_port}"
         client = await http.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20))
-        yield Shop(gateway, url, client, users, inventory, orders, stop, neighbours, http)
+        yield Shop(gateway, url, client, users, inventory, orders, stop, services, http)
 
 
 def _user(user_id: int, email: str, role: Any, name: str = "Ada") -> Any:

@@ -12,10 +12,10 @@ OWNER = "ada@example.com"
 
 
 async def attempt(limits: RateLimits, address: str, email: str, *, right: bool = False) -> str:
-    """What a log-in comes to: "in", "wrong" or "limited"."""
+    """The result of a log-in: "in", "wrong" or "limited"."""
     wrong = Unauthenticated("INVALID_CREDENTIALS", "wrong")
     try:
-        async with limits.login(address, email):
+        async with limits.login_attempt(address, email):
             if not right:
                 raise wrong
     except Unauthenticated:
@@ -34,7 +34,7 @@ async def test_wrong_passwords_for_an_account_from_an_address_are_limited() -> N
 
 
 @pytest.mark.parametrize("other", [OWNER.upper(), f" {OWNER} ", "zoe\u0301@example.com"])
-async def test_another_spelling_of_an_e_mail_is_no_other_account(other: str) -> None:
+async def test_another_spelling_of_an_e_mail_is_the_same_account(other: str) -> None:
     owner = canonical_email(other)
     assert owner
     assert owner != other
@@ -44,17 +44,17 @@ async def test_another_spelling_of_an_e_mail_is_no_other_account(other: str) -> 
     assert await attempt(limits, HOME, owner) == "limited"
 
 
-async def test_registrations_for_one_e_mail_are_limited_wherever_they_come_from() -> None:
+async def test_registrations_for_one_e_mail_are_limited_from_all_addresses_together() -> None:
     limits = RateLimits("2/day", "100/day", "100/hour")
-    await limits.registration("198.51.100.1", OWNER)
-    await limits.registration("198.51.100.2", OWNER.upper())
+    await limits.count_registration("198.51.100.1", OWNER)
+    await limits.count_registration("198.51.100.2", OWNER.upper())
     with pytest.raises(Problem) as refused:
-        await limits.registration("198.51.100.3", OWNER)
+        await limits.count_registration("198.51.100.3", OWNER)
     assert refused.value.status == 429
-    await limits.registration("198.51.100.3", "another@example.com")
+    await limits.count_registration("198.51.100.3", "another@example.com")
 
 
-async def test_a_right_password_gives_the_tries_back() -> None:
+async def test_a_right_password_resets_the_failures() -> None:
     limits = RateLimits("100/day", "3/day", "100/hour")
     for _ in range(5):
         await attempt(limits, HOME, OWNER)
@@ -77,7 +77,7 @@ async def test_guesses_from_many_addresses_count_together() -> None:
     assert results[-1] == "limited"
 
 
-async def test_an_address_may_not_try_many_accounts() -> None:
+async def test_attempts_from_one_address_are_limited_over_all_accounts() -> None:
     limits = RateLimits("4/day", "5/day", "10/hour")
     results = [await attempt(limits, ATTACKER, f"user{number}@x.y") for number in range(6)]
     assert results == ["wrong"] * 4 + ["limited"] * 2
@@ -91,18 +91,18 @@ async def test_a_network_of_ipv6_addresses_is_one_client() -> None:
     assert await attempt(limits, "2001:db8:1:3::1", OWNER) == "wrong"
 
 
-async def test_a_failure_of_ours_does_not_count_against_the_account() -> None:
+async def test_a_server_failure_does_not_count_against_the_account() -> None:
     limits = RateLimits("100/day", "50/day", "2/hour")
     for _ in range(5):
         with pytest.raises(Unavailable):
-            async with limits.login(HOME, OWNER):
-                raise Unavailable("UNAVAILABLE", "away")
+            async with limits.login_attempt(HOME, OWNER):
+                raise Unavailable("UNAVAILABLE", "Unavailable.")
     assert await attempt(limits, ATTACKER, OWNER, right=True) == "in"
 
 
 async def test_registrations_from_an_address_are_limited() -> None:
     limits = RateLimits("2/day", "5/day", "10/hour")
     for number, address in enumerate((HOME, HOME, ATTACKER)):
-        await limits.registration(address, f"{number}@example.com")
-    with pytest.raises(Problem, match="Too many tries"):
-        await limits.registration(HOME, "3@example.com")
+        await limits.count_registration(address, f"{number}@example.com")
+    with pytest.raises(Problem, match="Too many attempts"):
+        await limits.count_registration(HOME, "3@example.com")

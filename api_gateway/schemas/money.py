@@ -3,30 +3,30 @@
 import re
 from decimal import Decimal
 
-MAX_PRICE = 10**12
-"""The largest price, in cents."""
-MAX_TOTAL = 10**15
-"""The largest price of an item's units together: a JSON number still has every cent of it."""
+MAX_PRICE_CENTS = 10**12
+MAX_TOTAL_CENTS = 10**15
+"""The largest total of an order item: a JSON number can still hold every cent of it."""
 
 _DECIMAL = re.compile(r"([0-9]{1,14})(?:\.([0-9]{1,2}))?")
 
 
-def to_cents(value: object) -> int:
-    """The cents of a string or number that has at most two decimals; ValueError for any other.
+def parse_cents(value: object) -> int:
+    """The cents of a string or number with at most two decimals; ValueError for anything else.
 
-    A float counts as the shortest decimal that means it: 19.99 is 1999 cents, 19.999 is refused.
+    A float counts as the shortest decimal that stands for it: 19.99 is 1999 cents, 19.999 is
+    refused.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise ValueError("must be a decimal string or a number")  # noqa: TRY004 - for pydantic
     # 0.0 is added because JSON's -0.0 is a zero like any other.
     text = repr(value + 0.0) if isinstance(value, float) else str(value)
-    found = _DECIMAL.fullmatch(text)
-    if found is None:
+    match = _DECIMAL.fullmatch(text)
+    if match is None:
         raise ValueError('must be an amount like "500.00": not negative, at most two decimals')
-    units, decimals = found.groups()
+    units, decimals = match.groups()
     return int(units) * 100 + int((decimals or "").ljust(2, "0"))
 
 
-def to_text(cents: int) -> str:
-    """Not negative `cents` as they are written in JSON: 50000 is "500.00"."""
+def format_cents(cents: int) -> str:
+    """The decimal string of `cents` (not negative): 50000 is "500.00"."""
     return f"{cents // 100}.{cents % 100:02d}"

@@ -1,9 +1,15 @@
-"""The error table: what a service refuses, and what an HTTP client is told."""
+"""The error table: from the errors of services to the problems of the API."""
 
 import orjson
 import pytest
 
-from api_gateway.problems import KINDS, Problem, of_bad_token, of_service_error, reply
+from api_gateway.problems import (
+    PROBLEM_TYPES,
+    Problem,
+    from_invalid_token,
+    from_service_error,
+    problem_response,
+)
 from service_kit.errors import (
     Aborted,
     AlreadyExists,
@@ -48,51 +54,57 @@ from service_kit.errors import (
 def test_a_reason_has_one_status_and_one_stable_code(
     error: ServiceError, status: int, code: str
 ) -> None:
-    problem = of_service_error(error)
+    problem = from_service_error(error)
     assert (problem.status, problem.code) == (status, code)
 
 
 @pytest.mark.parametrize("code", Code)
-def test_every_canonical_code_is_answered(code: Code) -> None:
-    assert 400 <= of_service_error(error_from_code(code, "NEW_REASON", "", {})).status < 600
+def test_every_canonical_code_becomes_a_problem(code: Code) -> None:
+    assert 400 <= from_service_error(error_from_code(code, "NEW_REASON", "", {})).status < 600
 
 
-def test_the_words_of_a_failure_stay_inside() -> None:
-    problem = of_service_error(Unavailable("UNAVAILABLE", "ipv4:10.0.0.7:50051 refused", at="db"))
-    document = reply(problem, "r1").text or ""
+def test_the_message_of_a_failure_is_not_passed_on() -> None:
+    problem = from_service_error(Unavailable("UNAVAILABLE", "ipv4:10.0.0.7:50051 refused", at="db"))
+    document = problem_response(problem, "r1").text or ""
     assert "10.0.0.7" not in document
     assert "db" not in document
     assert problem.headers["Retry-After"] == "1"
 
 
-def test_whatever_has_no_known_outcome_tells_when_to_try_again() -> None:
-    for code, (status, _) in KINDS.items():
+def test_a_problem_with_an_unknown_outcome_says_when_to_retry() -> None:
+    for code, (status, _) in PROBLEM_TYPES.items():
         assert ("Retry-After" in Problem(code).headers) == (status in (503, 504))
 
 
-def test_a_problem_is_a_problem_document() -> None:
+def test_a_problem_becomes_a_problem_document() -> None:
     error = FailedPrecondition(
-        "PRICE_CHANGED", "the price is another", product_id=7, unit_price_cents=50_000, name="x"
+        "PRICE_CHANGED",
+        "The price of product 7 has changed.",
+        product_id=7,
+        unit_price_cents=50_000,
+        name="x",
     )
-    response = reply(of_service_error(error), "r1")
+    response = problem_response(from_service_error(error), "r1")
     assert response.content_type == "application/problem+json"
     assert orjson.loads(response.text or "") == {
         "type": "about:blank",
         "title": "Conflict",
         "status": 409,
-        "detail": "the price is another",
+        "detail": "The price of product 7 has changed.",
         "code": "price_changed",
         "request_id": "r1",
         "metadata": {"product_id": 7, "unit_price": "500.00", "name": "x"},
     }
 
 
-def test_a_field_that_a_service_refuses_is_pointed_at() -> None:
-    problem = of_service_error(InvalidArgument("INVALID_PRICE", "too much", field="price_cents"))
+def test_a_field_that_a_service_refuses_is_located() -> None:
+    problem = from_service_error(InvalidArgument("INVALID_PRICE", "too much", field="price_cents"))
     assert problem.errors == [{"pointer": "/price", "detail": "too much"}]
 
 
-def test_every_401_tells_how_to_authenticate() -> None:
-    for code, (status, _) in KINDS.items():
+def test_every_401_says_how_to_authenticate() -> None:
+    for code, (status, _) in PROBLEM_TYPES.items():
         assert ("WWW-Authenticate" in Problem(code).headers) == (status == 401)
-    assert 'error="invalid_token"' in of_bad_token("it has expired").headers["WWW-Authenticate"]
+    assert (
+        'error="invalid_token"' in from_invalid_token("It has expired.").headers["WWW-Authenticate"]
+    )

@@ -1,4 +1,4 @@
-"""What the API answers: typed dictionaries, serialised as they are and described by OpenAPI."""
+"""What the API returns: typed dictionaries, serialised as they are."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired
@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
-from api_gateway.schemas import OrderStatus
+from api_gateway.schemas.fields import OrderStatus
 
 MovementKind = Literal["INITIAL", "ADJUSTMENT", "DEDUCT", "RESTORE"]
 Money = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]{2}$", examples=["500.00"])]
 
 
 class User(TypedDict):
-    """An account."""
+    """A user account."""
 
     id: int
     email: str
@@ -24,7 +24,7 @@ class User(TypedDict):
 
 
 class TokenPair(TypedDict):
-    """An access token (JWT), for how many seconds it serves, and its successor's key."""
+    """An access token (JWT), its lifetime in seconds, and the refresh token that renews it."""
 
     access_token: str
     token_type: Literal["Bearer"]
@@ -33,7 +33,7 @@ class TokenPair(TypedDict):
 
 
 class Product(TypedDict):
-    """A product of the catalogue."""
+    """A product in the catalogue."""
 
     id: int
     name: str
@@ -52,21 +52,21 @@ class ProductPage(TypedDict):
 
 
 class Stock(TypedDict):
-    """A product's stock after a movement."""
+    """A product's stock after an adjustment."""
 
     product_id: int
     stock: int
 
 
 class Availability(TypedDict):
-    """Whether the stock covers the quantity asked for."""
+    """Whether the stock covers the requested quantity."""
 
     available: bool
     stock: int
 
 
 class StockMovement(TypedDict):
-    """A row of the ledger; `order_id` is empty for movements by hand."""
+    """A row of the stock ledger; `order_id` is empty for manual adjustments."""
 
     id: int
     product_id: int
@@ -78,14 +78,14 @@ class StockMovement(TypedDict):
 
 
 class StockMovementPage(TypedDict):
-    """The ledger, newest first; `next_page_token` is empty on the last page."""
+    """Stock movements, newest first; `next_page_token` is empty on the last page."""
 
     movements: list[StockMovement]
     next_page_token: str
 
 
 class OrderItem(TypedDict):
-    """An item as it was when the order was placed."""
+    """An order item, with name and price at the time of ordering."""
 
     product_id: int
     name: str
@@ -95,7 +95,7 @@ class OrderItem(TypedDict):
 
 
 class Shortage(TypedDict):
-    """What was short of a rejected order."""
+    """A product whose stock did not cover a rejected order."""
 
     product_id: int
     requested: int
@@ -103,14 +103,14 @@ class Shortage(TypedDict):
 
 
 class StatusChange(TypedDict):
-    """When the order came to a status."""
+    """When the order entered a status."""
 
     status: OrderStatus
     time: datetime
 
 
 class Order(TypedDict):
-    """An order; `history` (oldest first) comes with a single order only."""
+    """An order; lists leave out `history` (oldest first)."""
 
     id: str
     user_id: int
@@ -137,21 +137,21 @@ class Health(TypedDict):
 
 
 class Readiness(TypedDict):
-    """Requests can be served; every service behind answers."""
+    """The gateway can serve requests; every dependency is serving."""
 
     status: Literal["ready"]
-    neighbours: dict[str, Literal["serving"]]
+    dependencies: dict[str, Literal["serving"]]
 
 
-class Fault(TypedDict):
-    """One thing wrong with a request; `pointer` (RFC 6901) says where."""
+class FieldError(TypedDict):
+    """An invalid part of a request; `pointer` (RFC 6901) locates it."""
 
     pointer: str
     detail: str
 
 
 class ProblemDocument(TypedDict):
-    """RFC 9457; `code` is stable, `detail` is for people."""
+    """Problem details (RFC 9457); `code` is stable, `detail` is for people."""
 
     type: Literal["about:blank"]
     title: str
@@ -159,5 +159,5 @@ class ProblemDocument(TypedDict):
     detail: str
     code: str
     request_id: str
-    errors: NotRequired[list[Fault]]
+    errors: NotRequired[list[FieldError]]
     metadata: NotRequired[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""The gateway's settings: every fault at once, by name."""
+"""The gateway's settings: all errors at once, by name."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from api_gateway.settings import Settings
 from service_kit.settings import SettingsError, load
 
 
-def test_neighbours_are_on_this_machine_unless_told_otherwise(
+def test_dependencies_are_on_this_machine_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("JWT_SECRET", "s" * 32)
@@ -18,7 +18,7 @@ def test_neighbours_are_on_this_machine_unless_told_otherwise(
     assert settings.order_service_addr == "dns:///orders:50051"
 
 
-def test_all_faults_are_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_errors_are_reported_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWT_SECRET", "too short, and secret")
     monkeypatch.setenv("API_GATEWAY_PORT", "0")
     monkeypatch.setenv("LOGIN_RATE", "often")
@@ -26,14 +26,14 @@ def test_all_faults_are_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METRICS_NETWORKS", "everywhere")
     with pytest.raises(SettingsError) as raised:
         load(Settings)
-    told = str(raised.value)
+    reported = str(raised.value)
     for name in ("JWT_SECRET", "API_GATEWAY_PORT", "LOGIN_RATE", "CORS_ALLOWED_ORIGINS"):
-        assert name in told
-    assert "METRICS_NETWORKS" in told
-    assert "too short, and secret" not in told
+        assert name in reported
+    assert "METRICS_NETWORKS" in reported
+    assert "too short, and secret" not in reported
 
 
-def test_a_secret_is_needed_unless_there_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_is_required_unless_there_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JWT_SECRET", raising=False)
     with pytest.raises(SettingsError, match="JWT_SECRET"):
         load(Settings)

@@ -6,30 +6,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api_gateway.money import MAX_PRICE, MAX_TOTAL, to_cents, to_text
+from api_gateway.schemas.money import (
+    MAX_PRICE_CENTS,
+    MAX_TOTAL_CENTS,
+    format_cents,
+    parse_cents,
+)
 
-CENTS = st.integers(0, MAX_TOTAL)
+CENTS = st.integers(0, MAX_TOTAL_CENTS)
 
 
 @given(CENTS)
 def test_what_is_written_is_read_back(cents: int) -> None:
-    assert to_cents(to_text(cents)) == cents
+    assert parse_cents(format_cents(cents)) == cents
 
 
 @given(CENTS)
 def test_a_number_with_two_decimals_is_read_to_the_cent(cents: int) -> None:
-    assert to_cents(float(to_text(cents))) == cents
+    assert parse_cents(float(format_cents(cents))) == cents
 
 
-@given(st.integers(0, MAX_PRICE))
+@given(st.integers(0, MAX_PRICE_CENTS))
 def test_a_decimal_is_read_to_the_cent(cents: int) -> None:
-    assert to_cents(Decimal(cents) / 100) == cents
+    assert parse_cents(Decimal(cents) / 100) == cents
 
 
-@given(st.integers(0, MAX_PRICE), st.integers(1, 9))
+@given(st.integers(0, MAX_PRICE_CENTS), st.integers(1, 9))
 def test_a_third_decimal_is_refused(cents: int, third: int) -> None:
     with pytest.raises(ValueError, match="at most two decimals"):
-        to_cents(f"{to_text(cents)}{third}")
+        parse_cents(f"{format_cents(cents)}{third}")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +52,7 @@ def test_a_third_decimal_is_refused(cents: int, third: int) -> None:
     ],
 )
 def test_strings_and_numbers_are_amounts(value: object, cents: int) -> None:
-    assert to_cents(value) == cents
+    assert parse_cents(value) == cents
 
 
 @pytest.mark.parametrize(
@@ -76,4 +81,4 @@ def test_strings_and_numbers_are_amounts(value: object, cents: int) -> None:
 )
 def test_anything_else_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="must be"):
-        to_cents(value)
+        parse_cents(value)

@@ -1,22 +1,20 @@
-"""The OpenAPI document is valid, complete, and truthful about the contract."""
+"""The OpenAPI document is valid and complete, and agrees with the contract."""
 
 import re
 import tomllib
-from pathlib import Path
 
 import orjson
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-import api_gateway
+from api_gateway.endpoints import Access, Route
 from api_gateway.openapi import describe
-from api_gateway.problems import KINDS
-from api_gateway.routes import _API, ROUTES
-from api_gateway.routing import Access, Route
+from api_gateway.problems import PROBLEM_TYPES
+from api_gateway.routes import API_ROUTES, ROUTES
+from tests.support.infrastructure import CHECKOUT
 
-DOCUMENT = orjson.loads(orjson.dumps(describe(_API)))
-CHECKOUT = Path(__file__).parents[2]
-STATIC = Path(api_gateway.__file__).parent / "static"
+DOCUMENT = orjson.loads(orjson.dumps(describe(API_ROUTES)))
+STATIC = CHECKOUT / "api_gateway" / "static"
 
 CONTRACT = {
     ("POST", "/v1/auth/register"): (Access.ANYONE, 201),
@@ -48,7 +46,7 @@ CONTRACT = {
 }
 
 
-def test_its_version_is_that_of_the_project() -> None:
+def test_the_documents_version_is_that_of_the_project() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     assert DOCUMENT["info"]["version"] == project["version"]
 
@@ -61,36 +59,36 @@ def test_the_document_is_valid_openapi() -> None:
     OpenAPIV31SpecValidator(DOCUMENT).validate()
 
 
-@pytest.mark.parametrize("route", _API, ids=lambda route: f"{route.method} {route.path}")
-def test_an_operation_tells_who_may_call_it_and_how_it_answers(route: Route) -> None:
+@pytest.mark.parametrize("route", API_ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_an_operation_documents_its_access_and_its_responses(route: Route) -> None:
     operation = DOCUMENT["paths"][route.path][route.method.lower()]
-    answers = operation["responses"]
-    assert str(route.status) in answers
-    assert "500" in answers
+    responses = operation["responses"]
+    assert str(route.status) in responses
+    assert "500" in responses
     protected = route.access is not Access.ANYONE
     logs_in = "/auth/" in route.path or route.path == "/login"
-    assert ("401" in answers) == protected or logs_in
+    assert ("401" in responses) == protected or logs_in
     assert ("security" in operation) == protected
-    for status, answer in answers.items():
+    for status, response in responses.items():
         if status >= "400":
-            assert "application/problem+json" in answer["content"]
-            codes = re.findall(r"`(\w+)`:", answer["description"])
+            assert "application/problem+json" in response["content"]
+            codes = re.findall(r"`(\w+)`:", response["description"])
             assert codes
-            assert all(KINDS[code][0] == int(status) for code in codes)
-            assert ("Retry-After" in answer["headers"]) == (status in ("429", "503", "504"))
+            assert all(PROBLEM_TYPES[code].status == int(status) for code in codes)
+            assert ("Retry-After" in response["headers"]) == (status in ("429", "503", "504"))
     assert operation["summary"]
 
 
-def test_operations_have_names_of_their_own() -> None:
+def test_operation_ids_are_unique() -> None:
     names = [
         operation["operationId"]
         for path in DOCUMENT["paths"].values()
         for operation in path.values()
     ]
-    assert len(names) == len(set(names)) == len(_API)
+    assert len(names) == len(set(names)) == len(API_ROUTES)
 
 
-def test_the_page_asks_no_other_host() -> None:
+def test_the_documentation_page_names_no_other_host() -> None:
     for name in ("docs.html", "start.js"):
         assert "//" not in (STATIC / name).read_text().replace("// no outside host", "")
     assert {path.name for path in STATIC.iterdir()} >= {"swagger-ui-bundle.js", "LICENSE", "NOTICE"}

@@ -1,4 +1,4 @@
-"""Access tokens: only what this system issued, and only for as long as it said."""
+"""Access tokens: only those that this system issued, and only until they expire."""
 
 import json
 import time
@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api_gateway import tokens
-from api_gateway.tokens import Principal, Tokens, load_private_key
+from api_gateway import access_tokens
+from api_gateway.access_tokens import AccessTokens, Principal, load_private_key
 from service_kit.errors import Unauthenticated
 
 SECRET = "a secret of at least 32 bytes ....."
@@ -48,20 +48,20 @@ def signed(changes: dict[str, object], secret: str = SECRET, algorithm: str = "H
 
 
 @pytest.fixture(params=["HS256", "EdDSA"])
-def issuer(request: pytest.FixtureRequest) -> Tokens:
+def issuer(request: pytest.FixtureRequest) -> AccessTokens:
     if request.param == "HS256":
-        return Tokens(SECRET)
-    return Tokens("", pem(Ed25519PrivateKey.generate()))
+        return AccessTokens(SECRET)
+    return AccessTokens("", pem(Ed25519PrivateKey.generate()))
 
 
-def test_a_token_says_whom_it_was_issued_to(issuer: Tokens) -> None:
+def test_a_token_names_its_owner(issuer: AccessTokens) -> None:
     assert issuer.verify(issuer.issue(7, "customer")) == Principal(7, claims_admin=False)
     assert issuer.verify(issuer.issue(2**63 - 1, "admin")) == Principal(
         2**63 - 1, claims_admin=True
     )
 
 
-def test_a_token_lives_for_fifteen_minutes_and_has_an_id_of_its_own(issuer: Tokens) -> None:
+def test_a_token_is_valid_for_fifteen_minutes_and_has_a_unique_id(issuer: AccessTokens) -> None:
     first, second = (
         jwt.decode(issuer.issue(7, "customer"), options={"verify_signature": False})
         for _ in range(2)
@@ -71,8 +71,8 @@ def test_a_token_lives_for_fifteen_minutes_and_has_an_id_of_its_own(issuer: Toke
     assert first["jti"] != second["jti"]
 
 
-def test_a_token_of_another_key_is_refused(issuer: Tokens) -> None:
-    for other in (Tokens("another" * 6), Tokens("", pem(Ed25519PrivateKey.generate()))):
+def test_a_token_signed_with_another_key_is_refused(issuer: AccessTokens) -> None:
+    for other in (AccessTokens("another" * 6), AccessTokens("", pem(Ed25519PrivateKey.generate()))):
         with pytest.raises(Unauthenticated):
             issuer.verify(other.issue(7, "customer"))
 
@@ -99,10 +99,10 @@ def test_a_token_of_another_key_is_refused(issuer: Tokens) -> None:
 )
 def test_a_token_with_a_wrong_claim_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(Unauthenticated):
-        Tokens(SECRET).verify(signed(changes))
+        AccessTokens(SECRET).verify(signed(changes))
 
 
-def test_the_algorithm_is_not_the_tokens_choice() -> None:
+def test_a_token_cannot_choose_the_algorithm() -> None:
     key = Ed25519PrivateKey.generate()
     public = key.public_key().public_bytes(
         serialization.Encoding.Raw, serialization.PublicFormat.Raw
@@ -111,13 +111,13 @@ def test_the_algorithm_is_not_the_tokens_choice() -> None:
     unsigned = jwt.encode(claims(role="admin"), "", "none")
     other_size = jwt.encode(claims(), SECRET * 2, "HS512")
     for token in (confused, unsigned, other_size):
-        for verifier in (Tokens(SECRET), Tokens("", pem(key))):
+        for verifier in (AccessTokens(SECRET), AccessTokens("", pem(key))):
             with pytest.raises(Unauthenticated):
                 verifier.verify(token)
 
 
 def test_a_changed_token_is_refused() -> None:
-    verifier = Tokens(SECRET)
+    verifier = AccessTokens(SECRET)
     token = verifier.issue(7, "customer")
     head, body, signature = token.split(".")
     for changed in (f"{head}.{body}.", f"{head}.{body}A.{signature}", token[:-4], token + "A"):
@@ -126,13 +126,13 @@ def test_a_changed_token_is_refused() -> None:
 
 
 @given(st.text() | st.sampled_from(["..", "a.b.c", "\udcff.a.b", "e30.e30.e30", "W10.e30."]))
-def test_whatever_is_no_token_is_refused_and_nothing_else_happens(text: str) -> None:
+def test_text_that_is_not_a_token_is_refused(text: str) -> None:
     with pytest.raises(Unauthenticated):
-        Tokens(SECRET).verify(text)
+        AccessTokens(SECRET).verify(text)
 
 
-def test_a_remembered_token_is_refused_once_it_has_expired() -> None:
-    verifier = Tokens(SECRET)
+def test_a_cached_token_is_refused_after_it_has_expired() -> None:
+    verifier = AccessTokens(SECRET)
     token = signed({"exp": int(time.time()) + 2})
     assert verifier.verify(token).user_id == 7
     deadline = time.monotonic() + 5
@@ -145,9 +145,9 @@ def test_a_remembered_token_is_refused_once_it_has_expired() -> None:
     pytest.fail("an expired token was still accepted")
 
 
-def test_remembered_tokens_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "CACHE_SIZE", 3)
-    verifier = Tokens(SECRET)
+def test_the_cache_of_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_tokens, "CACHE_SIZE", 3)
+    verifier = AccessTokens(SECRET)
     for user_id in range(1, 10):
         verifier.verify(verifier.issue(user_id, "customer"))
     assert len(verifier._verified) == 3
@@ -157,5 +157,5 @@ def test_a_key_may_be_written_on_one_line_and_must_be_ed25519() -> None:
     key = pem(Ed25519PrivateKey.generate())
     assert load_private_key(key.replace("\n", "\\n"))
     for wrong in ("nonsense", pem(ec.generate_private_key(ec.SECP256R1()))):
-        with pytest.raises(ValueError, match="is not"):
+        with pytest.raises(ValueError, match="must be"):
             load_private_key(wrong)

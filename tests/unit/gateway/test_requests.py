@@ -1,4 +1,4 @@
-"""What the API accepts, and how it points at what it does not."""
+"""What the API accepts, and how it locates what it refuses."""
 
 from typing import Any
 
@@ -7,30 +7,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api_gateway import schemas
+from api_gateway.endpoints import validate
 from api_gateway.handlers.orders import preferred_wait
 from api_gateway.problems import Problem
-from api_gateway.routing import validated
+from api_gateway.schemas import requests
 
 
 def pointers(model: Any, data: object) -> list[str]:
     with pytest.raises(Problem) as raised:
-        validated(model, data, "invalid_body")
+        validate(model, data, "invalid_body")
     assert raised.value.status == 422
-    return [fault["pointer"] for fault in raised.value.errors]
+    return [error["pointer"] for error in raised.value.errors]
 
 
 def item(**changes: object) -> dict[str, object]:
     return {"product_id": 1, "quantity": 1, **changes}
 
 
-def test_an_order_is_read() -> None:
-    order = validated(
-        schemas.NewOrder,
+def test_a_valid_order_is_accepted_and_unknown_fields_are_ignored() -> None:
+    order = validate(
+        requests.NewOrder,
         {"items": [item(unit_price="19.99", unknown=1), item(unit_price=20)], "note": "ignored"},
         "invalid_body",
     )
-    assert isinstance(order, schemas.NewOrder)
+    assert isinstance(order, requests.NewOrder)
     assert [one.unit_price for one in order.items] == [1_999, 2_000]
 
 
@@ -54,13 +54,13 @@ def test_an_order_is_read() -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_wrong_order_is_pointed_at(data: object, expected: list[str]) -> None:
-    assert pointers(schemas.NewOrder, data) == expected
+def test_each_error_of_an_invalid_order_is_located(data: object, expected: list[str]) -> None:
+    assert pointers(requests.NewOrder, data) == expected
 
 
-def test_a_product_keeps_within_its_bounds() -> None:
+def test_each_field_of_a_product_has_limits() -> None:
     product = {"name": "Laptop", "price": "500.00", "stock": 10}
-    assert validated(schemas.NewProduct, product, "invalid_body")
+    assert validate(requests.NewProduct, product, "invalid_body")
     for field, wrong in [
         ("name", ""),
         ("name", " \t"),
@@ -74,49 +74,54 @@ def test_a_product_keeps_within_its_bounds() -> None:
         ("description", "x" * 5001),
         ("description", "\0"),
     ]:
-        assert pointers(schemas.NewProduct, {**product, field: wrong}) == [f"/{field}"]
+        assert pointers(requests.NewProduct, {**product, field: wrong}) == [f"/{field}"]
 
 
-def test_a_change_changes_something() -> None:
-    assert pointers(schemas.ProductChanges, {}) == [""]
-    assert pointers(schemas.ProductChanges, {"stock": 5}) == [""]
-    assert pointers(schemas.ProductChanges, {"name": None}) == ["/name"]
-    changes = validated(schemas.ProductChanges, {"price": "1.00"}, "invalid_body")
+def test_a_product_update_changes_at_least_one_field() -> None:
+    assert pointers(requests.ProductChanges, {}) == [""]
+    assert pointers(requests.ProductChanges, {"stock": 5}) == [""]
+    assert pointers(requests.ProductChanges, {"name": None}) == ["/name"]
+    changes = validate(requests.ProductChanges, {"price": "1.00"}, "invalid_body")
     assert changes.model_fields_set == {"price"}
 
 
-def test_an_adjustment_moves_something() -> None:
+def test_a_stock_adjustment_has_a_nonzero_whole_delta() -> None:
     for delta in (0, 10**12 + 1, 1.5):
-        assert pointers(schemas.StockAdjustment, {"delta": delta, "reason": "x"}) == ["/delta"]
+        assert pointers(requests.StockAdjustment, {"delta": delta, "reason": "x"}) == ["/delta"]
 
 
 @pytest.mark.parametrize("email", ["a@b", " Ada@Example.COM ", "ü@bücher.example"])
 def test_an_e_mail_has_a_local_part_and_a_domain(email: str) -> None:
     data = {"email": email, "password": "x" * 10, "name": "Ada"}
-    assert validated(schemas.Registration, data, "invalid_body")
+    assert validate(requests.Registration, data, "invalid_body")
 
 
 @pytest.mark.parametrize("email", ["", "a", "@b", "a@", "a@b@c", "a b@c", "a@b..c", "a\0@b", 7])
-def test_anything_else_is_no_e_mail(email: object) -> None:
+def test_anything_else_is_not_an_e_mail(email: object) -> None:
     data = {"email": email, "password": "x" * 10, "name": "Ada"}
-    assert pointers(schemas.Registration, data) == ["/email"]
+    assert pointers(requests.Registration, data) == ["/email"]
 
 
-def test_an_empty_parameter_is_one_that_was_left_out() -> None:
-    for model in (schemas.Page, schemas.ProductQuery, schemas.OrderQuery):
+def test_an_empty_parameter_counts_as_absent() -> None:
+    for model in (requests.PageQuery, requests.ProductQuery, requests.OrderQuery):
         empty = dict.fromkeys(model.model_fields, "")
         assert model.model_validate(empty) == model()
 
 
 @pytest.mark.parametrize("size", ["0", "101", "-1", "1.0", " 1", "+1", "1_0", "x"])
 def test_a_page_size_is_1_to_100(size: str) -> None:
-    assert pointers(schemas.Page, {"page_size": size}) == ["/page_size"]
+    assert pointers(requests.PageQuery, {"page_size": size}) == ["/page_size"]
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
                     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
-def test_no_input_does_worse_than_a_422(data: object) -> None:
-    for model in (schemas.NewOrder, schemas.NewProduct, schemas.OrderForUser, schemas.Registration):
+def test_any_input_is_refused_with_a_422_at_worst(data: object) -> None:
+    for model in (
+        requests.NewOrder,
+        requests.NewProduct,
+        requests.LegacyOrder,
+        requests.Registration,
+    ):
         assert all(pointer.startswith(("/", "")) for pointer in pointers(model, data))
 
 

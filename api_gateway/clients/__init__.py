@@ -1,0 +1,1 @@
+"""Clients of the services behind the gateway; they return dictionaries ready to serialise."""
