@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from launcher.errors import LauncherError
@@ -22,7 +22,7 @@ LOCK_SECONDS = 300.0
 COMMAND_SECONDS = 900.0
 PAUSE_SECONDS = 0.5
 
-_LOCKED = ("Could not get lock", "Unable to lock", "Unable to acquire")
+_LOCK_ERRORS = ("Could not get lock", "Unable to lock", "Unable to acquire")
 
 
 def can_install() -> bool:
@@ -35,7 +35,7 @@ def install(package: str, notify: Callable[[str], None]) -> None:
 
     Waits for installations by other processes, and checks again after them.
     """
-    with turn(notify):
+    with _locked(fcntl.LOCK_EX, notify):
         if _is_installed(package):
             return
         # The package lists of a fresh machine may be empty, or name versions that are gone.
@@ -43,12 +43,17 @@ def install(package: str, notify: Callable[[str], None]) -> None:
         _apt_get(package, "install", "-y", "--no-install-recommends", package)
 
 
-@contextmanager
-def turn(notify: Callable[[str], None]) -> Iterator[None]:
-    """Inside the block no other process installs a package through this module.
+def wait_for_others(notify: Callable[[str], None]) -> None:
+    """Return once no other process installs a package through this module."""
+    with _locked(fcntl.LOCK_SH, notify):
+        pass
 
-    Says through `notify` that it waits for one that does. After TURN_SECONDS it goes on regardless:
-    apt has locks of its own.
+
+@contextmanager
+def _locked(kind: int, notify: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of this module inside the block; says through `notify` if it has to wait.
+
+    After TURN_SECONDS it goes on without the lock: apt has locks of its own.
     """
     program = shutil.which("apt-get")
     if program is None:
@@ -57,19 +62,20 @@ def turn(notify: Callable[[str], None]) -> Iterator[None]:
     # The program itself carries the lock: each user can open it, and it is the same file for all
     # checkouts. Child processes, which may be servers that stay, do not inherit the lock.
     with Path(program).open("rb") as file:
-        if not _try_lock(file.fileno()):
+        if not _try_lock(file.fileno(), kind):
             notify("Waiting for another process that installs a package")
             deadline = time.monotonic() + TURN_SECONDS
-            while not _try_lock(file.fileno()) and time.monotonic() < deadline:
+            while not _try_lock(file.fileno(), kind) and time.monotonic() < deadline:
                 time.sleep(PAUSE_SECONDS)
         yield
 
 
-def _try_lock(descriptor: int) -> bool:
-    with suppress(BlockingIOError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_installed(package: str) -> bool:
@@ -88,7 +94,7 @@ def _apt_get(package: str, *arguments: str) -> None:
         completed = _run(command)
         if completed.returncode == 0:
             return
-        locked = any(message in completed.stdout for message in _LOCKED)
+        locked = any(message in completed.stdout for message in _LOCK_ERRORS)
         if not locked or time.monotonic() > deadline:
             lines = completed.stdout.strip().splitlines() or ["no message"]
             raise LauncherError(f"apt-get could not install {package}: {lines[-1]}")

@@ -37,8 +37,8 @@ def choose_broker(
         return Broker(endpoint, "already running")
     _require_startable(endpoint, error)
     # A package that is being installed has its files in place before they are usable.
-    with apt.turn(notify):
-        script = private_node.find_script()
+    apt.wait_for_others(notify)
+    script = private_node.find_script()
     if script is None and container.engine_available():
         return Broker(endpoint, "Docker container", container.program(layout, endpoint))
     if script is None:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 
 from launcher import apt
 from launcher.errors import LauncherError
@@ -26,8 +27,10 @@ def install(notify: Callable[[str], None]) -> None:
 
 
 def enable_management_page() -> None:
-    """Enable the management page of the package's running server, if this user may."""
-    if shutil.which("rabbitmq-plugins"):
+    """Try to enable the management page of the package's running server; the page is optional."""
+    if shutil.which("rabbitmq-plugins") is None:
+        return
+    with suppress(subprocess.TimeoutExpired):
         subprocess.run(
             ["rabbitmq-plugins", "enable", "rabbitmq_management"],
             stdin=subprocess.DEVNULL,

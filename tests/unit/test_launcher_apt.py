@@ -1,4 +1,4 @@
-"""Packages are installed by one process at a time, whoever starts an installation and from where.
+"""Packages are installed by one process at a time, no matter which script or checkout starts it.
 
 `apt-get` and `dpkg-query` are scripts here. Like the real one, this apt-get fails if it runs while
 another one does.
@@ -155,6 +155,14 @@ def test_a_process_that_waits_says_so(machine: Machine, monkeypatch: pytest.Monk
     assert notices == ["Waiting for another process that installs a package"]
 
 
+def test_processes_that_only_wait_do_not_wait_for_each_other(machine: Machine) -> None:
+    notices: list[str] = []
+    with (machine.programs / "apt-get").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        apt.wait_for_others(notices.append)
+    assert notices == []
+
+
 def test_the_wait_for_another_process_is_bounded(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,8 +183,7 @@ def test_a_server_that_a_package_starts_does_not_keep_the_lock(
     server = int((machine.state / "server").read_text())
     notices: list[str] = []
     monkeypatch.setattr(apt, "TURN_SECONDS", 0.0)
-    with apt.turn(notices.append):
-        os.kill(server, 0)
+    apt.wait_for_others(notices.append)
     os.kill(server, 9)
     assert notices == []
 
