@@ -1,4 +1,4 @@
-# One image for all six services; which one runs is the command: python -m user_service
+# One image for all six services. The command chooses the service: python -m user_service
 FROM python:3.13-slim
 
 ENV PYTHONUNBUFFERED=1

@@ -12,7 +12,8 @@ step() {
     "$@"
 }
 
-# Workers beside each other, because tests mostly wait. The whole matrix tells its rows as they end.
+# Several workers, because tests mostly wait. One process for the whole fault matrix, so that it can
+# report each row when it ends.
 workers=3
 [[ " $* " != *' --faults '* ]] || workers=0
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Starts the whole system, installing what it needs first: ./start-services.sh --help
+# Starts the whole system, after installing what it needs: ./start-services.sh --help
 set -u
-# A run directory given by a relative path is meant from where the caller stands.
+# A relative run directory is relative to the caller's folder.
 case ${RUN_DIR:-/} in /*) ;; *) export RUN_DIR=$PWD/$RUN_DIR ;; esac
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" || exit 1
 . launcher/venv.sh
-prepare_venv requirements.lock
+prepare_venv requirements-local.lock
 exec .venv/bin/python -m launcher "$@"

@@ -18,7 +18,7 @@ from benchmarks.publish import publish
 from benchmarks.report import NOISY_PERCENT, noise_percent
 from benchmarks.results import Results
 from benchmarks.system import CHECKOUT
-from launcher.problem import Problem
+from launcher.errors import LauncherError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -104,5 +104,5 @@ def _show(results: Results) -> None:
 if __name__ == "__main__":
     try:
         app()
-    except Problem as problem:
-        sys.exit(f"error: {problem}")
+    except LauncherError as error:
+        sys.exit(f"error: {error}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks import checks, cpu, load
 from benchmarks.shop import Shop
-from launcher.problem import Problem
+from launcher.errors import LauncherError
 
 CLIENTS = 64
 _SWEEP_SECONDS = 15
@@ -56,7 +56,7 @@ def _portion(shop: Shop, seconds: float) -> int:
     outcome = checks.place(shop, lambda: load.closed(shop.system.gateway, file, CLIENTS, seconds))
     file.unlink()
     if not outcome.good:
-        raise Problem("the system accepts no orders any more")
+        raise LauncherError("the system accepts no orders any more")
     return outcome.good
 
 

@@ -19,8 +19,8 @@ from uuid_utils.compat import uuid7
 from benchmarks import load, system
 from benchmarks.shop import Shop
 from benchmarks.stub import SERVICE_NAME
-from launcher.health import http_ready
 from launcher.ports import free_port
+from launcher.supervisor.health import http_ready
 from order_service import storage
 from order_service.events import order_event
 from order_service.models import Caller, Draft, Item, Order, Status

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.shop import Shop
-from launcher.problem import Problem
+from launcher.errors import LauncherError
 from service_kit.pagination import encode_token
 
 SIZE = 100
@@ -103,7 +103,7 @@ def _median_ms(address: str, path: str, token: str, seconds: float) -> float:
             body = answer.read()
             taken.append(time.perf_counter() - started)
             if answer.status != HTTPStatus.OK:
-                raise Problem(f"{path}: {answer.status} {body!r}")
+                raise LauncherError(f"{path}: {answer.status} {body!r}")
     return 1000 * median(taken)
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import asyncpg
 
 from api_gateway.access_tokens import AccessTokens
-from launcher import docker_broker, rabbitmq_node
-from launcher.environment import read_env_file
+from launcher.environment.files import read_env_file
+from launcher.errors import LauncherError
 from launcher.layout import POSTGRES, RABBITMQ, SERVICES, Layout
-from launcher.problem import Problem
-from launcher.supervision import Supervisor
+from launcher.rabbitmq import container, private_node
+from launcher.supervisor.supervisord import Supervisor
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _START = str(CHECKOUT / "start-services.sh")
@@ -81,18 +81,20 @@ class System:
 @contextmanager
 def running(run_dir: Path, **variables: str) -> Iterator[System]:
     """Run a system in `run_dir`, from an empty one, inside the block; leaves nothing behind."""
-    if rabbitmq_node.find_script() is None and docker_broker.engine_answers():
-        raise Problem("install rabbitmq-server: the CPU of one in a container is not to be seen")
+    if private_node.find_script() is None and container.engine_available():
+        raise LauncherError(
+            "install rabbitmq-server: the CPU of one in a container is not to be seen"
+        )
     environment = _environment(run_dir, variables)
     _remove(environment, run_dir)
     try:
         started = _call(environment, "--detach", "--no-demo", seconds=_START_SECONDS)
         if started.returncode:
-            raise Problem(f"start-services.sh failed:\n{started.stdout}{started.stderr}")
+            raise LauncherError(f"start-services.sh failed:\n{started.stdout}{started.stderr}")
         known = read_env_file(run_dir / "secrets.env") | read_env_file(run_dir / "environment.env")
         system = System(run_dir, environment | known)
         if RABBITMQ not in system.pids():
-            raise Problem("the CPU of a RabbitMQ that is not its own is not to be seen")
+            raise LauncherError("the CPU of a RabbitMQ that is not its own is not to be seen")
         yield system
     finally:
         _remove(environment, run_dir)

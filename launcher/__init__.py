@@ -1,1 +1,1 @@
-"""Starts, watches and stops the whole system on one machine: what `./start-services.sh` runs."""
+"""Starts, supervises and stops the whole system on one machine: `./start-services.sh`."""

@@ -9,21 +9,23 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launcher import demo, logs, report, startup
+from launcher import demo_catalogue, startup
+from launcher.errors import LauncherError
 from launcher.layout import SERVICES, START_ORDER, Layout
-from launcher.problem import Problem
-from launcher.supervision import Supervisor
+from launcher.summary import print_summary
+from launcher.supervisor import log_files
+from launcher.supervisor.supervisord import Supervisor
 
-_NOTHING_RUNS = 3
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_EXIT_NOTHING_RUNS = 3
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-# Lines of output stay lines, also in a pipe, which has no width.
+# Long lines are not wrapped, not even in a pipe, which has no width.
 console = Console(highlight=False, soft_wrap=True)
 
 
 class Interrupted(BaseException):
-    """A signal asked the launcher to end."""
+    """A signal asked the launcher to stop."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -37,7 +39,7 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", help="Return once everything is healthy.")
     ] = False,
-    demo_catalogue: Annotated[
+    demo: Annotated[
         bool, typer.Option("--demo/--no-demo", help="Create a few products to try.")
     ] = True,
     infra_only: Annotated[
@@ -49,15 +51,15 @@ def up(
     if context.invoked_subcommand is not None:
         return
     layout = Layout.from_environment()
-    with startup.only_one(layout):
-        _catch_signals()
+    with startup.exclusive(layout):
+        _raise_on_signals()
         services = () if infra_only else SERVICES
-        system = startup.start(layout, console, services, outlive_us=detach)
+        system = startup.start(layout, console, services, detach=detach)
         try:
-            if services and demo_catalogue:
-                address = system.environment["INVENTORY_SERVICE_ADDR"]
-                console.print(f"Demo catalogue: {demo.create_catalogue(address)} products created")
-            report.show(console, layout, system, os.environ)
+            if services and demo:
+                created = demo_catalogue.create(system.environment["INVENTORY_SERVICE_ADDR"])
+                console.print(f"Demo catalogue: {created} products created")
+            print_summary(console, layout, system, os.environ)
         except BaseException:
             startup.stop(layout)
             raise
@@ -65,7 +67,7 @@ def up(
             console.print("Stop with:     ./start-services.sh stop")
         else:
             console.print("Ctrl-C stops everything.")
-            _hold(layout)
+            _stay_in_foreground(layout)
 
 
 @app.command()
@@ -75,10 +77,10 @@ def stop() -> None:
     running = Supervisor(layout).process() is not None
     if running:
         console.print("Stopping")
-    left = startup.stop(layout)
-    if left:
-        console.print(f"Ended what nobody supervised any more: {', '.join(left)}")
-    console.print("Stopped" if running or left else "Nothing was running")
+    leftovers = startup.stop(layout)
+    if leftovers:
+        console.print(f"Stopped processes without a supervisor: {', '.join(leftovers)}")
+    console.print("Stopped" if running or leftovers else "Nothing was running")
 
 
 @app.command()
@@ -91,7 +93,7 @@ def status() -> None:
         raise typer.Exit(1)
     if not states:
         console.print("Nothing is running: start it with ./start-services.sh")
-        raise typer.Exit(_NOTHING_RUNS)
+        raise typer.Exit(_EXIT_NOTHING_RUNS)
     for state in states:
         console.print(f"{state.name:<18} {state.state:<9} {state.description}")
     if any(state.state != "RUNNING" for state in states):
@@ -100,13 +102,13 @@ def status() -> None:
 
 @app.command("logs")
 def show_logs(
-    service: Annotated[str | None, typer.Argument(help="One of them only.")] = None,
+    service: Annotated[str | None, typer.Argument(help="Only this one.")] = None,
     *,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep showing new lines.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0)] = 50,
 ) -> None:
     """Show the last lines that the services logged."""
-    paths = logs.files(Layout.from_environment(), service)
+    paths = log_files.find(Layout.from_environment(), service)
     names = {path: name for name, path in paths.items()}
     width = max(len(name) for name in START_ORDER)
 
@@ -114,51 +116,51 @@ def show_logs(
         typer.echo(line if service else f"{name:<{width}} | {line}")
 
     for name, path in paths.items():
-        for line in logs.last_lines(path, lines):
+        for line in log_files.last_lines(path, lines):
             show(name, line)
     if follow:
-        for path, line in logs.follow(list(names)):
+        for path, line in log_files.follow(list(names)):
             show(names[path], line)
 
 
-def _catch_signals() -> None:
-    """Turn the signals that end a program into an exception, so that everything is undone."""
+def _raise_on_signals() -> None:
+    """Make the signals that end a program raise Interrupted, so that everything is stopped."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        # What follows is the orderly end, which takes seconds: a second Ctrl-C must not cut it.
-        for other in _ENDING_SIGNALS:
+        # An orderly stop takes seconds: a second Ctrl-C must not interrupt it.
+        for other in _STOP_SIGNALS:
             signal.signal(other, signal.SIG_IGN)
         console.print("\nStopping")
         raise Interrupted(number)
 
-    for number in _ENDING_SIGNALS:
-        # nohup asks to be left alone. Shells also ignore SIGINT for what they start with "&", but
-        # whoever sends one here wants an end.
+    for number in _STOP_SIGNALS:
+        # nohup ignores SIGHUP, which stays so. Shells ignore SIGINT for what they start with "&",
+        # but a user who sends one wants a stop.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
 
 
-def _hold(layout: Layout) -> None:
-    """Stay until a signal, or until the system was stopped from elsewhere."""
+def _stay_in_foreground(layout: Layout) -> None:
+    """Return after a signal, or after another process has stopped the system."""
     process = Supervisor(layout).process()
     try:
-        # It is our child, so we learn how it ended.
+        # supervisord is a child of this process, so its exit status is known.
         orderly = process is None or process.wait() == 0
     except Interrupted:
         orderly = True
-    left = startup.stop(layout)
+    leftovers = startup.stop(layout)
     if not orderly:
-        raise Problem(f"supervisord died; ended what it had left: {', '.join(left)}")
+        raise LauncherError(f"supervisord died; stopped its programs: {', '.join(leftovers)}")
     console.print("Stopped")
 
 
 def main() -> None:
-    """Run the command line; a Problem is a line on stderr and exit code 1."""
+    """Run the command line; a LauncherError is a line on stderr and exit code 1."""
     try:
         app(prog_name="./start-services.sh")
-    except Problem as problem:
+    except LauncherError as error:
         console.stderr = True
-        console.print(f"error: {problem}", markup=False)
+        console.print(f"error: {error}", markup=False)
         sys.exit(1)
     except Interrupted as interrupted:
         sys.exit(128 + interrupted.number)

@@ -8,21 +8,21 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.problem import Problem
+from launcher.errors import LauncherError
 
 # A unix socket's path has room for 107 bytes, and supervisord appends its pid to the file's name.
-_LONGEST_SOCKET_DIRECTORY = 80
+_MAX_SOCKET_FOLDER_BYTES = 80
 
 
 @dataclass(frozen=True)
 class Service:
-    """One of our services: its Python package, and the variables that place it."""
+    """A service: its Python package, its default ports and the variables that change them."""
 
     name: str
     default_port: int
     has_database: bool = False
     metrics_port: int = 0
-    """Where it serves metrics unless that is in use or another is set; 0: it has no such page."""
+    """Default port of its metrics page; 0: it has none. Another port is used if it is taken."""
 
     @property
     def metrics_variable(self) -> str:
@@ -36,12 +36,12 @@ class Service:
 
     @property
     def address_variable(self) -> str:
-        """The environment variable that tells the others where it is."""
+        """The environment variable with the address at which other services reach it."""
         return f"{self.name.upper()}_ADDR"
 
     @property
     def database_variable(self) -> str:
-        """The environment variable with its database's URL."""
+        """The environment variable with the URL of its database."""
         return f"{self.name.removesuffix('_service').upper()}_DATABASE_URL"
 
 
@@ -62,68 +62,75 @@ START_ORDER = (POSTGRES, RABBITMQ, *(service.name for service in SERVICES))
 
 @dataclass(frozen=True)
 class Layout:
-    """The checkout, and the run directory with everything that running leaves behind."""
+    """The checkout, and the run directory that holds every file of the running system."""
 
     checkout: Path
     run_dir: Path
 
     @classmethod
     def from_environment(cls) -> "Layout":
-        """The layout that RUN_DIR asks for; `.run` in the checkout unless it is set."""
+        """The layout for RUN_DIR; `.run` in the checkout unless it is set."""
         checkout = Path(__file__).resolve().parent.parent
-        # Resolved, because processes are recognised by it: one folder must have one name.
+        # Resolved, because processes are recognised by this path: it must have one spelling.
         return cls(checkout, Path(os.environ.get("RUN_DIR") or checkout / ".run").resolve())
 
     @property
     def logs(self) -> Path:
-        """The folder with one log file per program."""
+        """The folder with a log file per program."""
         return self.run_dir / "logs"
 
     @property
     def secrets_file(self) -> Path:
-        """The secrets of the first start, kept from run to run; a shell can source it."""
+        """The secrets of the first start, reused by later ones; a shell can source it."""
         return self.run_dir / "secrets.env"
 
     @property
     def environment_file(self) -> Path:
-        """Where the running system's databases and broker are; a shell can source it."""
+        """The addresses of databases, broker and services; a shell can source it."""
         return self.run_dir / "environment.env"
 
+    @property
+    def sockets(self) -> Path:
+        """A folder for unix sockets, private to this user, with a path short enough for them."""
+        path = self._sockets_path
+        return path.readlink() if path.is_symlink() else path
+
+    @property
+    def _sockets_path(self) -> Path:
+        return self.run_dir / "sockets"
+
+    def log_file(self, name: str) -> Path:
+        """The file with the output of program `name`."""
+        return self.logs / f"{name}.log"
+
     def create(self) -> None:
-        """Make the run directory, private to this user, and the folders in it."""
+        """Create the run directory, private to this user, and the folders in it."""
         try:
             if not self.run_dir.exists():
                 self.run_dir.mkdir(parents=True, mode=0o700)
             self.logs.mkdir(exist_ok=True)
         except OSError as error:
-            raise Problem(f"RUN_DIR {self.run_dir} cannot be used: {error.strerror}") from error
-        beside = self.run_dir / "sockets"
-        if len(os.fsencode(beside)) > _LONGEST_SOCKET_DIRECTORY and not beside.is_symlink():
+            message = f"RUN_DIR {self.run_dir} cannot be used: {error.strerror}"
+            raise LauncherError(message) from error
+        path = self._sockets_path
+        if len(os.fsencode(path)) > _MAX_SOCKET_FOLDER_BYTES and not path.is_symlink():
             digest = hashlib.sha256(os.fsencode(self.run_dir)).hexdigest()[:12]
             # A link, because `stop` may run with another TMPDIR.
-            beside.symlink_to(Path(tempfile.gettempdir()) / f"shop-{os.geteuid()}-{digest}")
-        _make_private(self.sockets)
-
-    def log_file(self, name: str) -> Path:
-        """The file that gets the output of program `name`."""
-        return self.logs / f"{name}.log"
-
-    @property
-    def sockets(self) -> Path:
-        """A folder for unix sockets, private to this user, with a path short enough for them."""
-        beside = self.run_dir / "sockets"
-        return beside.readlink() if beside.is_symlink() else beside
+            path.symlink_to(Path(tempfile.gettempdir()) / f"shop-{os.geteuid()}-{digest}")
+        _create_private(self.sockets)
 
     def remove_sockets(self) -> None:
-        """Remove the folder of sockets, once nothing listens there."""
+        """Remove the folder of sockets, once no program listens there."""
         shutil.rmtree(self.sockets, ignore_errors=True)
-        (self.run_dir / "sockets").unlink(missing_ok=True)
+        self._sockets_path.unlink(missing_ok=True)
 
 
-def _make_private(directory: Path) -> None:
-    """Make `directory`, or accept it if it is ours alone: its name can be guessed by others."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.lstat()
+def _create_private(folder: Path) -> None:
+    """Create `folder`, or accept it if only this user has access: others can guess its name."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
     private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
     if not private or found.st_mode & 0o077:
-        raise Problem(f"{directory} belongs to someone else: remove it, or set RUN_DIR or TMPDIR")
+        raise LauncherError(
+            f"{folder} is not private to this user: remove it, or set RUN_DIR or TMPDIR"
+        )

@@ -1,37 +1,38 @@
-"""TCP ports: which are free, and whose variable moves a taken one."""
+"""TCP ports: which are free, and which variable chooses another one."""
 
 import errno
 import random
 import socket
 
-from launcher.problem import Problem
+from launcher.errors import LauncherError
 
 _LOOPBACK = "127.0.0.1"
 _HIGHEST = 65535
-_OWN_RANGE = range(20_000, 32_000)
+_RANDOM_PORTS = range(20_000, 32_000)
 
 
-def local_address(bind_host: str) -> str:
-    """Where this machine reaches a server that listens on `bind_host`."""
-    everywhere = ("0.0.0.0", "::")  # noqa: S104 # nosec B104: compared with, not bound to
-    return "localhost" if bind_host in (_LOOPBACK, *everywhere) else bind_host
+def connect_host(bind_host: str) -> str:
+    """The host at which this machine reaches a server that listens on `bind_host`."""
+    all_interfaces = ("0.0.0.0", "::")  # noqa: S104 # nosec B104: compared with, not bound to
+    return "localhost" if bind_host in (_LOOPBACK, *all_interfaces) else bind_host
 
 
-def is_port(text: str) -> bool:
-    """Whether `text` is the number of a port that a server can have."""
+def is_port_number(text: str) -> bool:
+    """Whether `text` is a port number that a server can listen on."""
     return text.isascii() and text.isdigit() and 0 < int(text) <= _HIGHEST
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nothing uses now.
+    """A free port of the loopback interface.
 
-    Below those that the system hands out by itself (from 32768 on Linux), so that it is still free
-    when a server which was killed comes back to it.
+    Below the system's ephemeral ports (from 32768 on Linux), so that it is still free when a server
+    that was killed starts again.
     """
-    candidates = random.sample(_OWN_RANGE, k=len(_OWN_RANGE))
+    candidates = random.sample(_RANDOM_PORTS, k=len(_RANDOM_PORTS))
     port = next((port for port in candidates if is_free(port)), None)
     if port is None:
-        raise Problem(f"no port from {_OWN_RANGE.start} to {_OWN_RANGE.stop - 1} is free")
+        first, last = _RANDOM_PORTS[0], _RANDOM_PORTS[-1]
+        raise LauncherError(f"no port from {first} to {last} is free")
     return port
 
 
@@ -45,15 +46,15 @@ def is_free(port: int, host: str = _LOOPBACK) -> bool:
 
 
 def require_free(port: int, host: str, variable: str) -> None:
-    """Raise a Problem that names `variable` unless a server can listen on `host` and `port`."""
+    """Raise a LauncherError that names `variable` unless a server can listen on `host:port`."""
     try:
         _bind(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise Problem(
+            raise LauncherError(
                 f"port {port} is in use by another program: stop it, or set {variable}"
             ) from error
-        raise Problem(
+        raise LauncherError(
             f"cannot listen on {host} port {port} ({variable}): {error.strerror}"
         ) from error
 
@@ -61,8 +62,8 @@ def require_free(port: int, host: str, variable: str) -> None:
 def _bind(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        # As our servers do, past connections that linger in TIME_WAIT; but not SO_REUSEPORT,
-        # with which two gRPC servers would share a port without a word.
+        # As the services do, past connections that linger in TIME_WAIT; but not SO_REUSEPORT,
+        # with which two gRPC servers would share a port without an error.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
         probe.listen(1)

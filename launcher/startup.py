@@ -1,4 +1,4 @@
-"""Bringing the system up, in order, or not at all; and taking it down."""
+"""Starts the system in order, completely or not at all, and stops it."""
 
 import fcntl
 import os
@@ -10,14 +10,20 @@ from functools import partial
 
 from rich.console import Console
 
-from launcher import broker, environment, health, orphans, ports, postgres, settings_check
-from launcher.broker import Broker
-from launcher.health import Check
+from launcher import ports
+from launcher.environment import secrets, variables
+from launcher.environment.files import write_env_file
+from launcher.environment.validation import require_valid
+from launcher.errors import LauncherError
 from launcher.layout import GATEWAY, POSTGRES, RABBITMQ, Layout, Service
-from launcher.postgres import EmbeddedPostgres
-from launcher.problem import Problem
-from launcher.programs import Program
-from launcher.supervision import Supervisor
+from launcher.postgres import probe as postgres_probe
+from launcher.postgres.server import EmbeddedPostgres
+from launcher.rabbitmq import probe as rabbitmq_probe
+from launcher.rabbitmq.broker import Broker, choose_broker
+from launcher.supervisor import processes
+from launcher.supervisor.health import HealthCheck, http_ready, wait_until_healthy
+from launcher.supervisor.programs import Program
+from launcher.supervisor.supervisord import Supervisor
 from service_kit.grpc.health import is_serving
 
 _INFRASTRUCTURE_SECONDS = 120
@@ -26,7 +32,7 @@ _SERVICE_SECONDS = 90
 
 @dataclass(frozen=True)
 class RunningSystem:
-    """What was started: the environment that the services got, and the broker that they use."""
+    """What was started: the services, their environment, and the broker they use."""
 
     environment: dict[str, str]
     broker: Broker
@@ -34,18 +40,18 @@ class RunningSystem:
 
 
 @contextmanager
-def only_one(layout: Layout) -> Iterator[None]:
-    """Be the only launcher that starts or holds the system of this run directory."""
+def exclusive(layout: Layout) -> Iterator[None]:
+    """Inside the block this is the only launcher of the run directory; LauncherError otherwise."""
     layout.create()
     with (layout.run_dir / "launcher.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            taken = True
+            running = True
         else:
-            taken = bool(Supervisor(layout).states())
-        if taken:
-            raise Problem(
+            running = bool(Supervisor(layout).states())
+        if running:
+            raise LauncherError(
                 f"already running in {layout.run_dir}: see `./start-services.sh status`,"
                 " or stop it with `./start-services.sh stop`"
             )
@@ -53,39 +59,40 @@ def only_one(layout: Layout) -> Iterator[None]:
 
 
 def start(
-    layout: Layout, console: Console, services: Sequence[Service], *, outlive_us: bool
+    layout: Layout, console: Console, services: Sequence[Service], *, detach: bool
 ) -> RunningSystem:
     """Start PostgreSQL, RabbitMQ and `services`; return once all are healthy.
 
-    On any failure, also an interruption, everything that was started is stopped again first.
+    If anything fails or interrupts it, everything that was started is stopped first. With `detach`
+    the system keeps running after this process.
     """
-    left = stop(layout)
-    if left:
-        console.print(f"Ended what an earlier run had left behind: {', '.join(left)}")
+    leftovers = stop(layout)
+    if leftovers:
+        console.print(f"Stopped processes left behind by an earlier run: {', '.join(leftovers)}")
     layout.create()
-    completed = environment.complete(layout, os.environ)
-    embedded = EmbeddedPostgres(layout, completed["POSTGRES_PASSWORD"])
-    _require_valid(layout, services, embedded.urls() | completed)
-    environment.keep_secrets(layout, completed)
-    for variable in environment.port_variables(services, completed):
-        ports.require_free(int(completed[variable]), completed["BIND_HOST"], variable)
-    chosen = broker.choose(layout, completed, console.print)
-    own_urls = _database_urls(embedded, completed)
-    completed |= own_urls
-    system = RunningSystem(completed, chosen, services)
-    infrastructure = [embedded.program()] if own_urls else []
-    infrastructure += [chosen.program] if chosen.program else []
+    environment = variables.complete(layout, os.environ)
+    embedded = EmbeddedPostgres(layout, environment["POSTGRES_PASSWORD"])
+    require_valid(layout, services, embedded.urls() | environment)
+    secrets.store(layout, environment)
+    for variable in variables.port_variables(services, environment):
+        ports.require_free(int(environment[variable]), environment["BIND_HOST"], variable)
+    broker = choose_broker(layout, environment, console.print)
+    embedded_urls = _embedded_database_urls(embedded, environment)
+    environment |= embedded_urls
+    infrastructure = [embedded.program()] if embedded_urls else []
+    infrastructure += [broker.program] if broker.program else []
     if not infrastructure and not services:
-        raise Problem("nothing to start: the databases and the broker are there already")
-    _write_environment_file(layout, system, embedded if own_urls else None)
+        raise LauncherError("nothing to start: the databases and the broker already run")
+    system = RunningSystem(environment, broker, services)
+    _write_environment_file(layout, system, embedded if embedded_urls else None)
     try:
         supervisor = Supervisor(layout)
         programs = [*infrastructure, *(_program(layout, service) for service in services)]
-        supervisor.start(programs, completed, outlive_us=outlive_us)
-        checks = _infrastructure_checks(chosen, own_urls)
-        _start_together(supervisor, layout, console, checks, _INFRASTRUCTURE_SECONDS)
-        checks = {service.name: _service_check(service, completed) for service in services}
-        _start_together(supervisor, layout, console, checks, _SERVICE_SECONDS)
+        supervisor.start(programs, environment, detach=detach)
+        checks = _infrastructure_checks(broker, embedded_urls)
+        _start_programs(supervisor, layout, console, checks, _INFRASTRUCTURE_SECONDS)
+        checks = {service.name: _service_check(service, environment) for service in services}
+        _start_programs(supervisor, layout, console, checks, _SERVICE_SECONDS)
     except BaseException:
         stop(layout)
         raise
@@ -93,31 +100,20 @@ def start(
 
 
 def stop(layout: Layout) -> list[str]:
-    """Stop everything in reverse start order; tell which processes nobody supervised any more."""
+    """Stop everything in reverse start order; return which programs ran without a supervisor."""
     supervised = Supervisor(layout).stop()
-    ended = orphans.end(layout.run_dir)
+    stopped = processes.stop_all(layout.run_dir)
     layout.remove_sockets()
-    # RabbitMQ's port mapper goes on by itself when its node has stopped, which is nothing to tell.
-    return [] if supervised else ended
+    # RabbitMQ's port mapper outlives its node: under a supervisor that is nothing to report.
+    return [] if supervised else stopped
 
 
-def _require_valid(
-    layout: Layout, services: Sequence[Service], completed: Mapping[str, str]
-) -> None:
-    """Raise a Problem that names every variable which we or any of `services` would refuse."""
-    found = settings_check.complaints(layout, services, completed) if services else {}
-    found |= environment.complaints(completed)
-    if found:
-        lines = "".join(f"\n  {variable}: {complaint}" for variable, complaint in found.items())
-        raise Problem(f"settings are missing or wrong:{lines}")
-
-
-def _database_urls(embedded: EmbeddedPostgres, given: Mapping[str, str]) -> dict[str, str]:
-    """The URLs of the databases that we are to run; a Problem if one that was given is no use."""
+def _embedded_database_urls(embedded: EmbeddedPostgres, given: Mapping[str, str]) -> dict[str, str]:
+    """The URLs of the databases that are not given; LauncherError if a given one is unavailable."""
     for variable in embedded.urls().keys() & given.keys():
-        complaint = postgres.complaint_of(given[variable])
-        if complaint:
-            raise Problem(f"the database at {variable} does not answer: {complaint}")
+        error = postgres_probe.connection_error(given[variable])
+        if error is not None:
+            raise LauncherError(f"the database at {variable} is unavailable: {error}")
     return {name: url for name, url in embedded.urls().items() if name not in given}
 
 
@@ -125,48 +121,51 @@ def _program(layout: Layout, service: Service) -> Program:
     return Program(service.name, [sys.executable, "-m", service.name], layout.checkout)
 
 
-def _infrastructure_checks(chosen: Broker, database_urls: Mapping[str, str]) -> dict[str, Check]:
-    checks = dict[str, Check]()
+def _infrastructure_checks(
+    broker: Broker, database_urls: Mapping[str, str]
+) -> dict[str, HealthCheck]:
+    checks = dict[str, HealthCheck]()
     if database_urls:
         urls = database_urls.values()
-        checks[POSTGRES] = lambda: not any(postgres.complaint_of(url) for url in urls)
-    if chosen.program:
-        endpoint = chosen.endpoint
+        checks[POSTGRES] = lambda: all(postgres_probe.connection_error(url) is None for url in urls)
+    if broker.program:
+        endpoint = broker.endpoint
         checks[RABBITMQ] = lambda: (
-            not broker.complaint_of(endpoint.url) and broker.management_answers(endpoint)
+            rabbitmq_probe.connection_error(endpoint.url) is None
+            and rabbitmq_probe.has_management_page(endpoint)
         )
     return checks
 
 
-def _service_check(service: Service, completed: Mapping[str, str]) -> Check:
-    address = environment.own_address(completed, service.port_variable)
-    return partial(health.http_ready if service is GATEWAY else is_serving, address)
+def _service_check(service: Service, environment: Mapping[str, str]) -> HealthCheck:
+    address = variables.local_address(environment, service.port_variable)
+    return partial(http_ready if service is GATEWAY else is_serving, address)
 
 
-def _start_together(
+def _start_programs(
     supervisor: Supervisor,
     layout: Layout,
     console: Console,
-    checks: Mapping[str, Check],
+    checks: Mapping[str, HealthCheck],
     seconds: float,
 ) -> None:
-    """Start the programs that `checks` names, in order, and wait for each to pass its check."""
+    """Start the programs that `checks` names, in order, and wait until each is healthy."""
     for name in checks:
         supervisor.start_program(name)
     for name, check in checks.items():
         with console.status(f"Waiting for {name}"):
-            health.wait(supervisor, layout, name, check, seconds)
+            wait_until_healthy(supervisor, layout, name, check, seconds)
         console.print(f"{name} is healthy")
 
 
 def _write_environment_file(
     layout: Layout, system: RunningSystem, embedded: EmbeddedPostgres | None
 ) -> None:
-    """Tell tests and tools where databases, broker and services are."""
+    """Write the addresses of databases, broker and services for tests and commands."""
     endpoint = system.broker.endpoint
-    told = {"RABBITMQ_URL": endpoint.url, "RABBITMQ_MANAGEMENT_URL": endpoint.management_url}
-    places = ("_DATABASE_URL", "_SERVICE_ADDR")
-    told |= {name: value for name, value in system.environment.items() if name.endswith(places)}
+    addresses = {"RABBITMQ_URL": endpoint.url, "RABBITMQ_MANAGEMENT_URL": endpoint.management_url}
+    suffixes = ("_DATABASE_URL", "_SERVICE_ADDR")
+    addresses |= {name: url for name, url in system.environment.items() if name.endswith(suffixes)}
     if embedded:
-        told["POSTGRES_ADMIN_URL"] = embedded.administrator_url()
-    environment.write_env_file(layout.environment_file, told)
+        addresses["POSTGRES_ADMIN_URL"] = embedded.superuser_url()
+    write_env_file(layout.environment_file, addresses)

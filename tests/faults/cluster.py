@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from launcher import rabbitmq_node
+from launcher.rabbitmq import private_node
 from tests.faults.links import Link
 from tests.support.infrastructure import Broker
 from tests.support.ports import free_ports
@@ -60,7 +60,7 @@ class Node:
 
     async def start(self) -> None:
         """Start, or start again; `up` tells when it serves."""
-        script = rabbitmq_node.find_script()
+        script = private_node.find_script()
         assert script is not None
         with (self.folder / "log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import asyncpg
 
-from launcher import rabbitmq_node
+from launcher.rabbitmq import private_node
 from service_kit.errors import Unavailable
 from service_kit.rabbitmq.connection import open_connection
 from tests.faults.store import Store
@@ -76,7 +76,7 @@ class Ground:
         surroundings = "".join(
             f"{line}\n" for line in node.splitlines() if not line.startswith("exec ")
         )
-        script = rabbitmq_node.find_script()
+        script = private_node.find_script()
         assert script is not None
         process = await asyncio.create_subprocess_exec(
             "/bin/sh",

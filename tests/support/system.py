@@ -18,9 +18,9 @@ import asyncpg
 import httpx
 import psutil
 
-from launcher import orphans
 from launcher.layout import Layout
-from launcher.supervision import Supervisor
+from launcher.supervisor import processes
+from launcher.supervisor.supervisord import Supervisor
 from tests.support.infrastructure import CHECKOUT, START, Broker
 from tests.support.ports import free_port, free_ports
 from tests.support.waiting import eventually
@@ -168,7 +168,7 @@ class System:
 
     def processes(self) -> list[psutil.Process]:
         """Every process that was started for this run directory and still runs."""
-        return orphans.find(self.run_dir)
+        return processes.find(self.run_dir)
 
     async def status(self) -> dict[str, tuple[str, int]]:
         """Each program's state and pid, as `./start-services.sh status` prints them."""

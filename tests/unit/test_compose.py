@@ -1,4 +1,4 @@
-"""compose.yaml: valid, complete, and without a secret of its own."""
+"""compose.yaml: valid, complete, and without default secrets."""
 
 import os
 import re
@@ -6,19 +6,18 @@ import stat
 import subprocess
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from order_service.tools import TraceSettings
 from ruamel.yaml import YAML
 
-from launcher import docker_broker
 from launcher.layout import GATEWAY, SERVICES, Service
+from launcher.rabbitmq import container
+from service_kit.settings import ServiceSettings
 from tests.support.readme import commands
 
-READERS = {"order_service": TraceSettings}
-"""What reads more of a container's environment than its service: a tool that is run in it."""
 COMPOSE = Path(__file__).parents[2] / "compose.yaml"
 
 
@@ -29,19 +28,19 @@ def services() -> dict[str, Any]:
 
 def test_it_follows_the_compose_specification() -> None:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    done = subprocess.run([*check, COMPOSE], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run([*check, COMPOSE], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_it_runs_what_the_launcher_runs(services: dict[str, Any]) -> None:
     assert services.keys() == {"postgres", "rabbitmq", *(service.name for service in SERVICES)}
 
 
-def test_every_service_waits_for_healthy_neighbours(services: dict[str, Any]) -> None:
+def test_every_service_waits_for_healthy_dependencies(services: dict[str, Any]) -> None:
     for name, service in services.items():
         assert service["healthcheck"]["test"], name
-        for needed, how in service.get("depends_on", {}).items():
-            assert how == {"condition": "service_healthy"}, (name, needed)
+        for dependency, condition in service.get("depends_on", {}).items():
+            assert condition == {"condition": "service_healthy"}, (name, dependency)
 
 
 def test_secrets_have_no_default() -> None:
@@ -52,12 +51,12 @@ def test_secrets_have_no_default() -> None:
         assert set(uses) == {":?"}, secret
 
 
-def test_the_readmes_secrets_are_all_it_asks_for_and_private(tmp_path: Path) -> None:
+def test_the_readme_creates_every_secret_it_requires_in_a_private_file(tmp_path: Path) -> None:
     docker = tmp_path / "docker"
     docker.write_text('#!/bin/sh\necho "$@"')
     docker.chmod(0o700)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands("compose")],
         cwd=tmp_path,
         env={"PATH": path},
@@ -65,26 +64,26 @@ def test_the_readmes_secrets_are_all_it_asks_for_and_private(tmp_path: Path) -> 
         text=True,
         check=True,
     )
-    assert done.stdout == "compose --env-file .run/compose.env up --build --wait\n"
-    made = tmp_path / ".run" / "compose.env"
-    assert stat.S_IMODE(made.stat().st_mode) == 0o600
-    given = dict(line.split("=") for line in made.read_text().splitlines())
-    assert given.keys() == set(re.findall(r"\$\{(\w+):\?\}", COMPOSE.read_text()))
-    assert all(re.fullmatch(r"[0-9a-zA-Z]{32,}", secret) for secret in given.values())
+    assert result.stdout == "compose --env-file .run/compose.env up --build --wait\n"
+    env_file = tmp_path / ".run" / "compose.env"
+    assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
+    secrets = dict(line.split("=") for line in env_file.read_text().splitlines())
+    assert secrets.keys() == set(re.findall(r"\$\{(\w+):\?\}", COMPOSE.read_text()))
+    assert all(re.fullmatch(r"[0-9a-zA-Z]{32,}", secret) for secret in secrets.values())
 
 
-def test_its_broker_is_the_one_that_the_launcher_runs_in_docker(services: dict[str, Any]) -> None:
-    assert services["rabbitmq"]["image"] == docker_broker.IMAGE
+def test_its_broker_is_the_image_that_the_launcher_runs(services: dict[str, Any]) -> None:
+    assert services["rabbitmq"]["image"] == container.IMAGE
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-def test_a_service_knows_the_variables_it_is_given_and_listens_where_it_is_looked_for(
+def test_a_service_reads_the_variables_it_is_given_and_listens_where_others_connect(
     services: dict[str, Any], service: Service
 ) -> None:
     configured = services[service.name]
-    settings = READERS.get(service.name) or import_module(f"{service.name}.settings").Settings
-    known = {name.upper() for name in settings.model_fields}
-    assert configured["environment"].keys() <= known
+    settings = import_module(f"{service.name}.settings").Settings
+    readable = _variables(settings) | _variables_of_commands(service)
+    assert configured["environment"].keys() <= readable
     port = settings.model_fields[service.port_variable.lower()].default
     assert str(port) in " ".join(configured["healthcheck"]["test"])
     if service is GATEWAY:
@@ -94,3 +93,30 @@ def test_a_service_knows_the_variables_it_is_given_and_listens_where_it_is_looke
     for other in services.values():
         address = other.get("environment", {}).get(service.address_variable)
         assert address in (None, f"{service.name}:{port}")
+
+
+def _variables(settings: type[ServiceSettings]) -> set[str]:
+    return {name.upper() for name in settings.model_fields}
+
+
+def _variables_of_commands(service: Service) -> set[str]:
+    """What the commands read that people run in the service's container."""
+    if find_spec(f"{service.name}.cli") is None:
+        return set()
+    import_module(f"{service.name}.cli")
+    own = [
+        each for each in _subclasses(ServiceSettings) if each.__module__.startswith(service.name)
+    ]
+    return set[str]().union(*map(_variables, own))
+
+
+def _subclasses(cls: type[ServiceSettings]) -> list[type[ServiceSettings]]:
+    return [each for child in cls.__subclasses__() for each in (child, *_subclasses(child))]
+
+
+def test_the_order_services_container_can_show_the_dead_letters_of_an_order(
+    services: dict[str, Any],
+) -> None:
+    order_service = next(service for service in SERVICES if service.name == "order_service")
+    assert "RABBITMQ_URL" in services["order_service"]["environment"]
+    assert "RABBITMQ_URL" in _variables_of_commands(order_service)

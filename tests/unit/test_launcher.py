@@ -1,4 +1,4 @@
-"""What the launcher works out before it starts anything."""
+"""What the launcher computes and checks before it starts anything."""
 
 import os
 import socket
@@ -9,24 +9,28 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launcher import broker, environment, ports, startup
-from launcher.endpoint import Endpoint
+from launcher import ports, startup
+from launcher.environment import secrets
+from launcher.environment.files import read_env_file, write_env_file
+from launcher.environment.validation import invalid_variables
+from launcher.environment.variables import complete
+from launcher.errors import LauncherError
 from launcher.layout import SERVICES, Layout
-from launcher.logs import last_lines
-from launcher.problem import Problem
-from launcher.programs import Program, write_configuration
+from launcher.rabbitmq.endpoint import Endpoint
+from launcher.supervisor.log_files import last_lines
+from launcher.supervisor.programs import Program, write_configuration
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    made = Layout(tmp_path / "checkout", tmp_path / "run")
-    made.create()
-    return made
+    layout = Layout(tmp_path / "checkout", tmp_path / "run")
+    layout.create()
+    return layout
 
 
-def test_gaps_are_filled_and_what_the_user_set_is_kept(layout: Layout) -> None:
+def test_missing_variables_get_defaults_and_given_ones_are_kept(layout: Layout) -> None:
     given = {"ORDER_SERVICE_PORT": "7001", "USER_SERVICE_ADDR": "elsewhere:9", "LOG_LEVEL": ""}
-    completed = environment.complete(layout, given)
+    completed = complete(layout, given)
     assert completed["ORDER_SERVICE_ADDR"] == "localhost:7001"
     assert completed["USER_SERVICE_ADDR"] == "elsewhere:9"
     assert completed["INVENTORY_SERVICE_ADDR"] == "localhost:50055"
@@ -34,24 +38,24 @@ def test_gaps_are_filled_and_what_the_user_set_is_kept(layout: Layout) -> None:
     assert "LOG_LEVEL" not in completed
 
 
-def test_secrets_are_kept_private_and_yield_to_the_users_own(layout: Layout) -> None:
-    first = environment.complete(layout, {})
-    environment.keep_secrets(layout, first)
-    again = environment.complete(layout, {"ADMIN_PASSWORD": "my own"})
-    environment.keep_secrets(layout, again)
+def test_secrets_are_stored_privately_and_given_ones_take_precedence(layout: Layout) -> None:
+    first = complete(layout, {})
+    secrets.store(layout, first)
+    again = complete(layout, {"ADMIN_PASSWORD": "my own"})
+    secrets.store(layout, again)
     assert len(first["JWT_SECRET"].encode()) >= 32
     assert again["JWT_SECRET"] == first["JWT_SECRET"]
     assert again["ADMIN_PASSWORD"] == "my own"
-    # The account was made with the generated one, and keeps it.
+    # The administrator was created with the generated password, which stays valid.
     assert "my own" not in layout.secrets_file.read_text()
     assert stat.S_IMODE(layout.secrets_file.stat().st_mode) == 0o600
 
 
-def test_the_administrator_of_the_first_start_is_that_of_later_ones(layout: Layout) -> None:
+def test_later_starts_use_the_administrator_of_the_first(layout: Layout) -> None:
     given = {"ADMIN_EMAIL": "me@example.com", "ADMIN_PASSWORD": "it's my own"}
-    environment.keep_secrets(layout, environment.complete(layout, given))
-    assert given.items() <= environment.read_env_file(layout.secrets_file).items()
-    assert given.items() <= environment.complete(layout, {}).items()
+    secrets.store(layout, complete(layout, given))
+    assert given.items() <= read_env_file(layout.secrets_file).items()
+    assert given.items() <= complete(layout, {}).items()
 
 
 @pytest.mark.parametrize("value", ["plain", "two words", "it's", 'a "quote"', "$HOME `id` \\ #%"])
@@ -59,15 +63,15 @@ def test_a_shell_and_python_read_the_same_from_an_environment_file(
     tmp_path: Path, value: str
 ) -> None:
     path = tmp_path / "some.env"
-    environment.write_env_file(path, {"A": "first", "B": value})
+    write_env_file(path, {"A": "first", "B": value})
     shell = subprocess.run(
         ["sh", "-c", '. "$1"; printf %s "$B"', "sh", path], capture_output=True, check=True
     )
     assert shell.stdout.decode() == value
-    assert environment.read_env_file(path) == {"A": "first", "B": value}
+    assert read_env_file(path) == {"A": "first", "B": value}
 
 
-def test_all_wrong_variables_are_named_at_once_before_anything_is_installed(
+def test_all_invalid_variables_are_reported_at_once_before_anything_is_installed(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {
@@ -82,14 +86,15 @@ def test_all_wrong_variables_are_named_at_once_before_anything_is_installed(
     }
     for variable, value in given.items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setattr(broker, "choose", lambda *_: pytest.fail("a broker was chosen"))
-    here = Layout(Path(startup.__file__).parents[1], layout.run_dir)
-    with pytest.raises(Problem) as raised:
-        startup.start(here, Console(), SERVICES, outlive_us=False)
-    told = str(raised.value).splitlines()[1:]
-    assert len(told) == len(given)
+    monkeypatch.setattr(startup, "choose_broker", lambda *_: pytest.fail("a broker was chosen"))
+    own_checkout = Layout(Path(startup.__file__).parents[1], layout.run_dir)
+    with pytest.raises(LauncherError) as raised:
+        startup.start(own_checkout, Console(), SERVICES, detach=False)
+    title, *lines = str(raised.value).splitlines()
+    assert title == "settings are missing or invalid:"
+    assert len(lines) == len(given)
     for variable in (*given, "INVENTORY_SERVICE_PORT"):
-        assert variable in "\n".join(told)
+        assert variable in "\n".join(lines)
     assert not layout.secrets_file.exists()
 
 
@@ -105,16 +110,16 @@ def test_all_wrong_variables_are_named_at_once_before_anything_is_installed(
         ("RABBITMQ_URL", "amqp://[::1/"),
     ],
 )
-def test_a_wrong_place_for_the_broker_is_told(layout: Layout, variable: str, value: str) -> None:
-    completed = environment.complete(layout, {"CONSUMER_SERVICE_PORT": "50056", variable: value})
-    assert list(environment.complaints(completed)) == [variable]
+def test_an_invalid_broker_address_is_reported(layout: Layout, variable: str, value: str) -> None:
+    completed = complete(layout, {"CONSUMER_SERVICE_PORT": "50056", variable: value})
+    assert list(invalid_variables(completed)) == [variable]
 
 
-def test_a_taken_port_is_reported_with_its_variable() -> None:
+def test_a_port_in_use_is_reported_with_its_variable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert not ports.is_free(port)
-        with pytest.raises(Problem, match=rf"{port}.*ORDER_SERVICE_PORT"):
+        with pytest.raises(LauncherError, match=rf"{port}.*ORDER_SERVICE_PORT"):
             ports.require_free(port, "127.0.0.1", "ORDER_SERVICE_PORT")
     assert ports.is_free(port)
 
@@ -127,28 +132,28 @@ def test_a_taken_port_is_reported_with_its_variable() -> None:
         ("ORDER_SERVICE_METRICS_PORT", 50061),
     ],
 )
-def test_a_port_that_nobody_has_to_know_is_another_when_the_usual_one_is_taken(
+def test_a_port_that_no_client_needs_to_know_changes_if_the_default_is_in_use(
     layout: Layout, variable: str, port: int
 ) -> None:
-    usual = environment.complete(layout, {})[variable]
+    default = complete(layout, {})[variable]
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             server.bind(("127.0.0.1", port))
             server.listen()
         except OSError:
-            assert usual != str(port)
+            assert default != str(port)
             return
-        assert environment.complete(layout, {})[variable] != str(port)
+        assert complete(layout, {})[variable] != str(port)
 
 
 def test_metrics_can_be_switched_off_and_their_ports_are_checked_like_others(
     layout: Layout,
 ) -> None:
     off = {"INVENTORY_SERVICE_METRICS_PORT": "0", "ORDER_SERVICE_METRICS_PORT": "0"}
-    assert environment.complete(layout, off).items() >= off.items()
+    assert complete(layout, off).items() >= off.items()
     wrong = {"INVENTORY_SERVICE_METRICS_PORT": "many", "ORDER_SERVICE_METRICS_PORT": "8080"}
-    assert environment.complaints(environment.complete(layout, wrong)).keys() == wrong.keys()
+    assert invalid_variables(complete(layout, wrong)).keys() == wrong.keys()
 
 
 @pytest.mark.parametrize(
@@ -161,54 +166,53 @@ def test_metrics_can_be_switched_off_and_their_ports_are_checked_like_others(
         ("2001:db8::7", "[2001:db8::7]:50051"),
     ],
 )
-def test_neighbours_are_looked_for_where_they_listen(
+def test_dependencies_are_reached_where_they_listen(
     layout: Layout, bind_host: str, address: str
 ) -> None:
-    completed = environment.complete(
-        layout, {"BIND_HOST": bind_host, "CONSUMER_SERVICE_PORT": "50056"}
-    )
+    completed = complete(layout, {"BIND_HOST": bind_host, "CONSUMER_SERVICE_PORT": "50056"})
     assert completed["ORDER_SERVICE_ADDR"] == address
 
 
-def test_a_broker_url_is_read_with_its_defaults_and_escapes() -> None:
-    usual = Endpoint.from_environment({"RABBITMQ_URL": "amqp://localhost"})
-    assert (usual.port, usual.user, usual.password, usual.vhost) == (5672, "guest", "guest", "/")
-    assert usual.management_url == "http://localhost:15672/"
-    assert usual.is_local()
-    own = Endpoint.from_environment(
+def test_a_broker_url_is_parsed_with_defaults_and_escapes() -> None:
+    default = Endpoint.from_environment({"RABBITMQ_URL": "amqp://localhost"})
+    login = (default.user, default.password)
+    assert (default.port, *login, default.vhost) == (5672, "guest", "guest", "/")
+    assert default.management_url == "http://localhost:15672/"
+    assert default.is_local()
+    custom = Endpoint.from_environment(
         {
             "RABBITMQ_URL": "amqp://me:p%40ss@127.0.0.1:5700/my%2Fshop",
             "RABBITMQ_MANAGEMENT_PORT": "99",
         }
     )
-    assert (own.password, own.vhost, own.management_port) == ("p@ss", "my/shop", 99)
+    assert (custom.password, custom.vhost, custom.management_port) == ("p@ss", "my/shop", 99)
     assert not Endpoint.from_environment({"RABBITMQ_URL": "amqp://192.0.2.7/"}).is_local()
 
 
-def test_an_amqp_port_near_the_top_still_gets_a_management_port() -> None:
+def test_a_high_amqp_port_still_has_a_management_port() -> None:
     endpoint = Endpoint.from_environment({"RABBITMQ_URL": "amqp://localhost:60000/"})
     assert 0 < endpoint.management_port < 65536
 
 
-def test_a_program_gets_its_environment_and_folder_whatever_characters_they_have(
+def test_a_program_gets_its_environment_and_folder_with_any_characters(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "it's 100% #1; $(mine)"
     folder.mkdir()
     program = Program(
-        "some", ["sh", "-c", 'pwd; printf %s "$SAID"'], folder, {"SAID": 'a "b" $c\n;d'}
+        "some", ["sh", "-c", 'pwd; printf %s "$TEXT"'], folder, {"TEXT": 'a "b" $c\n;d'}
     )
-    done = subprocess.run(["sh"], input=program.script().encode(), capture_output=True, check=True)
-    assert done.stdout.decode() == f'{folder}\na "b" $c\n;d'
+    shell = subprocess.run(["sh"], input=program.script().encode(), capture_output=True, check=True)
+    assert shell.stdout.decode() == f'{folder}\na "b" $c\n;d'
 
 
-def test_sockets_of_a_deep_run_directory_go_where_their_paths_are_short(tmp_path: Path) -> None:
+def test_sockets_of_a_deep_run_directory_are_in_a_folder_with_a_short_path(tmp_path: Path) -> None:
     layout = Layout(tmp_path, tmp_path / ("deep" * 30) / "run")
     layout.create()
     try:
         assert len(os.fsencode(layout.sockets)) < 80
-        configured = write_configuration(layout, ()).read_text()
-        assert f"\nfile={layout.sockets}/supervisord.sock\n" in configured
+        configuration = write_configuration(layout, ()).read_text()
+        assert f"\nfile={layout.sockets}/supervisord.sock\n" in configuration
         assert stat.S_IMODE(layout.sockets.stat().st_mode) == 0o700
         layout.create()
     finally:
@@ -216,15 +220,15 @@ def test_sockets_of_a_deep_run_directory_go_where_their_paths_are_short(tmp_path
     assert not layout.sockets.exists()
 
 
-def test_a_socket_folder_of_someone_else_is_refused(tmp_path: Path) -> None:
+def test_a_socket_folder_that_others_can_access_is_rejected(tmp_path: Path) -> None:
     layout = Layout(tmp_path, tmp_path / "run")
     layout.create()
     layout.sockets.chmod(0o755)
-    with pytest.raises(Problem, match="someone else"):
+    with pytest.raises(LauncherError, match="not private"):
         layout.create()
 
 
-def test_the_last_lines_of_a_log_are_its_last(tmp_path: Path) -> None:
+def test_the_last_lines_of_a_log_are_read(tmp_path: Path) -> None:
     path = tmp_path / "some.log"
     assert last_lines(path, 3) == []
     path.write_text("".join(f"{number}\n" for number in range(100_000)))

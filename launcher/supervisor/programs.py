@@ -1,4 +1,4 @@
-"""A program that supervisord runs, and how supervisord is told of it."""
+"""The programs that supervisord runs, and its configuration file."""
 
 import os
 import shlex
@@ -26,8 +26,8 @@ chmod=0700
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 """
 
-# startsecs: longer than a service takes to give up, which then counts as a failure to start.
-# startretries: after n failures in a row the next try comes n seconds later, for ever.
+# startsecs: longer than a service takes to give up, so that giving up is a failure to start.
+# startretries: unlimited; after n failures in a row the next attempt is n seconds later.
 _PROGRAM = """
 [program:{name}]
 command=/bin/sh programs/{name}.sh
@@ -48,7 +48,7 @@ stdout_logfile_backups=3
 
 @dataclass(frozen=True)
 class Program:
-    """A command to keep running. It must stay in the foreground."""
+    """A command to keep running; it must stay in the foreground."""
 
     name: str
     command: Sequence[str]
@@ -57,10 +57,10 @@ class Program:
     stop_signal: str = "TERM"
     stop_seconds: int = 15
     before: str = ""
-    """A line of shell to run before each start."""
+    """A shell command to run before each start."""
 
     def script(self) -> str:
-        """The shell script that becomes the program."""
+        """The shell script that sets the environment and then becomes the command."""
         exports = (
             f"export {name}={shlex.quote(value)}" for name, value in self.environment.items()
         )
@@ -75,10 +75,10 @@ class Program:
 
 
 def write_configuration(layout: Layout, programs: Iterable[Program]) -> Path:
-    """Write supervisord's configuration, to be used with the run directory as its cwd.
+    """Write supervisord's configuration, which is valid with the run directory as its cwd.
 
-    It names files relative to that, and each program's script holds the rest, because an absolute
-    path may have spaces, percent signs or hashes, which mean something to supervisord.
+    Paths in it are relative, and commands are in a script per program: absolute paths may contain
+    spaces, percent signs or hashes, which have a meaning in that file.
     """
     folder = layout.run_dir / "programs"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -99,6 +99,6 @@ def write_configuration(layout: Layout, programs: Iterable[Program]) -> Path:
 
 
 def _sockets(layout: Layout) -> str:
-    """The folder of sockets: supervisord would add the whole path of the cwd to a relative one."""
-    beside = layout.sockets.parent == layout.run_dir
-    return "sockets" if beside else str(layout.sockets).replace("%", "%%")
+    """The folder of sockets, as supervisord's configuration names it."""
+    in_run_dir = layout.sockets.parent == layout.run_dir
+    return "sockets" if in_run_dir else str(layout.sockets).replace("%", "%%")

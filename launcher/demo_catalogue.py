@@ -1,8 +1,8 @@
-"""A small catalogue to try the shop with."""
+"""A small catalogue of products to try the system with."""
 
 import grpc
 
-from launcher.problem import Problem
+from launcher.errors import LauncherError
 from proto import inventory_pb2, inventory_pb2_grpc
 
 _DEADLINE_SECONDS = 10
@@ -24,8 +24,8 @@ CATALOGUE = {
 """Name, description, price in cents and stock of each product, by id."""
 
 
-def create_catalogue(inventory_address: str) -> int:
-    """Create the products that are not there yet, and return how many that were."""
+def create(inventory_address: str) -> int:
+    """Create the products that do not exist yet; return how many were created."""
     created = 0
     with grpc.insecure_channel(inventory_address) as channel:
         inventory = inventory_pb2_grpc.InventoryServiceStub(channel)
@@ -39,5 +39,5 @@ def create_catalogue(inventory_address: str) -> int:
                 created += 1
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
-                    raise Problem(f"the demo catalogue failed: {error.details()}") from error
+                    raise LauncherError(f"the demo catalogue failed: {error.details()}") from error
     return created

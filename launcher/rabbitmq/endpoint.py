@@ -1,4 +1,4 @@
-"""Where RabbitMQ is, or is to be."""
+"""Where RabbitMQ is, or where it is to be started."""
 
 import ipaddress
 import socket
@@ -13,7 +13,7 @@ MANAGEMENT_VARIABLE = "RABBITMQ_MANAGEMENT_PORT"
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What an AMQP URL says, and where the management page belongs."""
+    """The parts of an AMQP URL, and the port of the management page."""
 
     url: str
     host: str
@@ -25,7 +25,7 @@ class Endpoint:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Endpoint":
-        """The endpoint that RABBITMQ_URL and RABBITMQ_MANAGEMENT_PORT describe, if they can."""
+        """The endpoint of RABBITMQ_URL and RABBITMQ_MANAGEMENT_PORT, which must be valid."""
         url = urlsplit(environment["RABBITMQ_URL"])
         port = url.port or (5671 if url.scheme == "amqps" else 5672)
         management = environment.get(MANAGEMENT_VARIABLE) or str(port + 10000)
@@ -36,13 +36,15 @@ class Endpoint:
             user=unquote(url.username or "guest"),
             password=unquote(url.password or "guest"),
             vhost=unquote(url.path[1:]) or "/",
-            # An AMQP port near the top leaves no room for the usual distance.
-            management_port=int(management) if ports.is_port(management) else ports.free_port(),
+            # With a high AMQP port the default may be no port number.
+            management_port=(
+                int(management) if ports.is_port_number(management) else ports.free_port()
+            ),
         )
 
     @property
     def management_url(self) -> str:
-        """Where the management page is, if there is one."""
+        """The URL of the management page, if the broker has one."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.management_port}/"
 
@@ -55,18 +57,18 @@ class Endpoint:
         return all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)
 
 
-def complaints(environment: Mapping[str, str]) -> dict[str, str]:
-    """What keeps RABBITMQ_URL and RABBITMQ_MANAGEMENT_PORT from describing an endpoint."""
-    found = dict[str, str]()
+def invalid_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with RABBITMQ_URL and RABBITMQ_MANAGEMENT_PORT."""
+    invalid = dict[str, str]()
     try:
         url = urlsplit(environment["RABBITMQ_URL"])
         if url.scheme not in ("amqp", "amqps"):
-            found["RABBITMQ_URL"] = "must start with amqp:// or amqps://"
+            invalid["RABBITMQ_URL"] = "must start with amqp:// or amqps://"
         elif url.port == 0:
-            found["RABBITMQ_URL"] = "0 is not a port"
+            invalid["RABBITMQ_URL"] = "0 is not a port number"
     except ValueError as error:
-        found["RABBITMQ_URL"] = str(error)
+        invalid["RABBITMQ_URL"] = str(error)
     management = environment.get(MANAGEMENT_VARIABLE)
-    if management and not ports.is_port(management):
-        found[MANAGEMENT_VARIABLE] = f"{management!r} is not a port"
-    return found
+    if management and not ports.is_port_number(management):
+        invalid[MANAGEMENT_VARIABLE] = f"{management!r} is not a port number"
+    return invalid

@@ -1,16 +1,16 @@
-"""A private RabbitMQ node from an installed server: own name, cookie, files, ports and epmd."""
+"""A private node of an installed RabbitMQ server, with its own cookie, files, ports and epmd."""
 
 import json
 import os
 from pathlib import Path
 
 from launcher import ports
-from launcher.endpoint import Endpoint
-from launcher.environment import write_private
+from launcher.environment.files import write_private
 from launcher.layout import RABBITMQ, Layout
-from launcher.programs import Program
+from launcher.rabbitmq.endpoint import Endpoint
+from launcher.supervisor.programs import Program
 
-_USUAL_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/sbin", "/usr/local/sbin", "/opt/rabbitmq/sbin")
+_COMMON_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/sbin", "/usr/local/sbin", "/opt/rabbitmq/sbin")
 _CONFIGURATION = """\
 listeners.tcp.1 = {host}:{port}
 management.tcp.ip = {host}
@@ -22,26 +22,26 @@ disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.relative = 0.3
 raft.wal_max_size_bytes = 64000000
 """
-"""The log of the quorum queues is kept in memory, too: 512 MB of it unless told otherwise."""
-# The node's own folder by a name without spaces or percent signs, which parts of RabbitMQ take
-# apart. Its cwd is that folder, and so is that of the tools that it calls.
-_HERE = "/proc/self/cwd"
+"""raft.wal_max_size_bytes: the log of quorum queues is in memory as well; the default is 512 MB."""
+_HOME = "/proc/self/cwd"
+"""The node's folder, which is its cwd and that of its tools, by a path without spaces or percent
+signs: some parts of RabbitMQ cannot handle those."""
 _LOOPBACK_ONLY = "-kernel inet_dist_use_interface {127,0,0,1}"
 
 
 def find_script() -> Path | None:
-    """The installed server's own start script; None if no server is installed.
+    """The start script of the installed server; None if no server is installed.
 
-    A distribution's `rabbitmq-server` on the PATH is a wrapper that changes user and folder. The
-    real one has `rabbitmq-env` beside it.
+    The `rabbitmq-server` that distributions put on the PATH is a wrapper that changes user and
+    folder. The server's own script has `rabbitmq-env` beside it.
     """
-    folders = [*_USUAL_FOLDERS, *os.get_exec_path()]
+    folders = [*_COMMON_FOLDERS, *os.get_exec_path()]
     scripts = (Path(folder) / "rabbitmq-server" for folder in folders)
     return next((script for script in scripts if script.with_name("rabbitmq-env").exists()), None)
 
 
 def program(layout: Layout, endpoint: Endpoint, script: Path) -> Program:
-    """The node to supervise: it listens where `endpoint` says and knows that login and vhost."""
+    """The node to supervise: it listens at `endpoint` and has its login and virtual host."""
     home = layout.run_dir / "rabbitmq"
     home.mkdir(mode=0o700, exist_ok=True)
     configuration = home / "rabbitmq.conf"
@@ -52,7 +52,7 @@ def program(layout: Layout, endpoint: Endpoint, script: Path) -> Program:
             host="[::1]" if endpoint.host == "::1" else "127.0.0.1",
             port=endpoint.port,
             management_port=endpoint.management_port,
-            definitions=f"{_HERE}/definitions.json",
+            definitions=f"{_HOME}/definitions.json",
         )
     )
     (home / "enabled_plugins").write_text("[rabbitmq_management].\n")
@@ -61,22 +61,21 @@ def program(layout: Layout, endpoint: Endpoint, script: Path) -> Program:
         command=[str(script)],
         directory=home,
         environment={
-            "HOME": _HERE,
+            "HOME": _HOME,
             "RABBITMQ_NODENAME": "shop@localhost",
             "RABBITMQ_DIST_PORT": str(ports.free_port()),
             "ERL_EPMD_PORT": str(ports.free_port()),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_MNESIA_BASE": f"{_HERE}/mnesia",
-            "RABBITMQ_LOG_BASE": _HERE,
+            "RABBITMQ_MNESIA_BASE": f"{_HOME}/mnesia",
+            "RABBITMQ_LOG_BASE": _HOME,
             "RABBITMQ_LOGS": "-",
-            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{_HERE}/enabled_plugins",
-            "RABBITMQ_CONFIG_FILE": f"{_HERE}/rabbitmq.conf",
-            # The machine's own node may have one, which is not meant for us.
-            "RABBITMQ_CONF_ENV_FILE": f"{_HERE}/rabbitmq-env.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{_HOME}/enabled_plugins",
+            "RABBITMQ_CONFIG_FILE": f"{_HOME}/rabbitmq.conf",
+            # The default file configures the machine's own node.
+            "RABBITMQ_CONF_ENV_FILE": f"{_HOME}/rabbitmq-env.conf",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK_ONLY} {_schedulers()}",
             "ERL_CRASH_DUMP_SECONDS": "0",
-            # The script then becomes the server instead of waiting for it, so that the process
-            # which is watched, and may be killed, is the server.
+            # Makes the script exec the server, so that the supervised process is the server.
             "RUNNING_UNDER_SYSTEMD": "true",
         },
         stop_seconds=30,
@@ -86,17 +85,17 @@ def program(layout: Layout, endpoint: Endpoint, script: Path) -> Program:
 def _schedulers() -> str:
     """Schedulers for half of the cores (https://www.rabbitmq.com/docs/runtime#scheduling).
 
-    The services need the others, and schedulers that wake each other cost the node a quarter.
+    The services need the other cores, and more schedulers cost the node a quarter more CPU.
     """
     half = max(1, len(os.sched_getaffinity(0)) // 2)
     return f"+S {half}:{half}"
 
 
 def _definitions(endpoint: Endpoint) -> dict[str, object]:
-    """What the node must know; loaded at every start, so a changed password takes effect."""
-    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    """User, virtual host and permissions; loaded at every start, so that changes take effect."""
+    all_rights = {"configure": ".*", "write": ".*", "read": ".*"}
     return {
         "users": [{"name": endpoint.user, "password": endpoint.password, "tags": "administrator"}],
         "vhosts": [{"name": endpoint.vhost}],
-        "permissions": [{"user": endpoint.user, "vhost": endpoint.vhost, **everything}],
+        "permissions": [{"user": endpoint.user, "vhost": endpoint.vhost, **all_rights}],
     }

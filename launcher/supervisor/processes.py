@@ -1,4 +1,4 @@
-"""Processes of ours that nobody supervises any more, found by a mark in their environment."""
+"""The processes of a run directory, supervised or not, found by a mark in their environment."""
 
 import os
 import signal
@@ -9,48 +9,48 @@ import psutil
 
 from launcher.layout import POSTGRES, START_ORDER
 
-MARKER = "LAUNCHER_RUN_DIR"
-"""The variable that supervisord and all it starts carry: the run directory that they serve."""
+RUN_DIR_MARK = "LAUNCHER_RUN_DIR"
+"""The variable that supervisord and all its programs have: the run directory they belong to."""
 
 _GRACE_SECONDS = 15
-# supervisord itself ends its programs one by one.
+# supervisord stops its programs one by one.
 _SUPERVISORD_GRACE_SECONDS = 120
 
 
 def find(run_dir: Path) -> list[psutil.Process]:
-    """Every process that was started for `run_dir` and still runs."""
+    """Every running process that was started for `run_dir`."""
     return [
         process
         for process in psutil.process_iter()
-        if process.pid != os.getpid() and _environment(process).get(MARKER) == str(run_dir)
+        if process.pid != os.getpid() and _environment(process).get(RUN_DIR_MARK) == str(run_dir)
     ]
 
 
-def end(run_dir: Path) -> list[str]:
-    """End what `find` finds: supervisord first, then the programs in reverse start order.
+def stop_all(run_dir: Path) -> list[str]:
+    """Stop what `find` finds: supervisord first, then the programs in reverse start order.
 
-    Returns the names of the programs whose processes were ended.
+    Returns the names of the programs that were stopped.
     """
     found = find(run_dir)
     names = {process: _environment(process).get("SUPERVISOR_PROCESS_NAME", "") for process in found}
     order = ("", *reversed(START_ORDER))
     for name in order:
-        _end_together([process for process in found if names[process] == name], name)
+        _stop_program([process for process in found if names[process] == name], name)
     return [name or "supervisord" for name in order if name in names.values()]
 
 
-def _end_together(processes: Sequence[psutil.Process], name: str) -> None:
+def _stop_program(processes: Sequence[psutil.Process], name: str) -> None:
     """Ask the processes of one program to stop, and kill those that do not."""
     members = set(processes)
     for process in processes:
-        # A program's helpers end with it; PostgreSQL's fast shutdown is SIGINT.
+        # A program's children end with it. SIGINT is PostgreSQL's fast shutdown.
         if _parent(process) not in members:
             _signal(process, signal.SIGINT if name == POSTGRES else signal.SIGTERM)
     grace = _GRACE_SECONDS if name else _SUPERVISORD_GRACE_SECONDS
-    _, stubborn = psutil.wait_procs(processes, timeout=grace)
-    for process in stubborn:
+    _, running = psutil.wait_procs(processes, timeout=grace)
+    for process in running:
         _signal(process, signal.SIGKILL)
-    psutil.wait_procs(stubborn, timeout=_GRACE_SECONDS)
+    psutil.wait_procs(running, timeout=_GRACE_SECONDS)
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
@@ -68,7 +68,7 @@ def _parent(process: psutil.Process) -> psutil.Process | None:
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:
-    """The environment it was started with; empty if it is gone or not ours to read."""
+    """The environment it was started with; empty if it has ended or belongs to another user."""
     try:
         return process.environ()
     except (psutil.Error, OSError):

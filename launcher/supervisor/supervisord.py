@@ -1,4 +1,4 @@
-"""supervisord, seen from outside: start it, ask it, end it."""
+"""supervisord as a client sees it: start it, query it, stop it."""
 
 import subprocess
 import sys
@@ -11,52 +11,53 @@ from xmlrpc.client import Fault, ServerProxy
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
+from launcher.errors import LauncherError
 from launcher.layout import START_ORDER, Layout
-from launcher.orphans import MARKER
-from launcher.problem import Problem
-from launcher.programs import Program, write_configuration
+from launcher.supervisor.processes import RUN_DIR_MARK
+from launcher.supervisor.programs import Program, write_configuration
 
 _START_SECONDS = 20
-_LONGEST_STOP_SECONDS = 180
+_PAUSE_SECONDS = 0.05
+_MAX_STOP_SECONDS = 180
 
 
 @dataclass(frozen=True)
 class ProgramState:
-    """What supervisord says of one program."""
+    """The state of a program, as supervisord reports it."""
 
     name: str
     state: str
     description: str
-    """`pid N` and more while it runs, otherwise why it does not."""
+    """`pid N` and its uptime while it runs, otherwise the reason why it does not."""
     pid: int
     started: int
-    """When it was last started; another number means another try."""
+    """Unix time of its last start: it changes with every attempt."""
 
 
 class Supervisor:
-    """The supervisord of one run directory, running or not."""
+    """The supervisord of a run directory, running or not."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
     def process(self) -> psutil.Process | None:
-        """The process of supervisord, also while it is stopping; None when there is none."""
+        """The process of supervisord, also while it stops; None if it does not run."""
         try:
             process = psutil.Process(int((self._layout.run_dir / "supervisord.pid").read_text()))
-            # It leaves the file behind if it is killed, and someone else may get its number.
-            ours = process.environ().get(MARKER) == str(self._layout.run_dir)
-            return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
+            # If it was killed, the file remains, and another process may have its pid.
+            marked = process.environ().get(RUN_DIR_MARK) == str(self._layout.run_dir)
+            return process if marked and process.status() != psutil.STATUS_ZOMBIE else None
         except (FileNotFoundError, ValueError, psutil.Error):
             return None
 
     def states(self) -> list[ProgramState]:
-        """Each program's state in start order; none unless supervisord runs and is not stopping."""
+        """Each program's state in start order; none if supervisord is stopping or not running."""
         try:
             with self._rpc() as rpc:
-                answer = rpc.supervisor.getAllProcessInfo()
+                reply = rpc.supervisor.getAllProcessInfo()
         except (OSError, Fault):
             return []
-        found = cast(Sequence[Mapping[str, str | int]], answer)
+        found = cast(Sequence[Mapping[str, str | int]], reply)
         states = [
             ProgramState(
                 name=str(entry["name"]),
@@ -74,24 +75,24 @@ class Supervisor:
         for state in self.states():
             if state.name == name:
                 return state
-        raise Problem(f"{name} is not supervised any more: was the system stopped?")
+        raise LauncherError(f"{name} is no longer supervised: was the system stopped?")
 
     def start(
-        self, programs: Sequence[Program], environment: Mapping[str, str], *, outlive_us: bool
+        self, programs: Sequence[Program], environment: Mapping[str, str], *, detach: bool
     ) -> None:
-        """Start supervisord with `programs`, none of them running yet.
+        """Start supervisord with `programs`, none of which runs yet.
 
-        Unless it may `outlive_us`, it stops everything when this process is gone, however it went.
+        Unless `detach`, it stops everything when this process ends, for whatever reason.
         """
         configuration = write_configuration(self._layout, programs)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)]
-        if not outlive_us:
+        if not detach:
             command = ["setpriv", "--pdeathsig=TERM", *command]
         with (self._layout.run_dir / "supervisord.err").open("wb") as errors:
             process = subprocess.Popen(
                 command,
                 cwd=self._layout.run_dir,
-                env={**environment, MARKER: str(self._layout.run_dir)},
+                env={**environment, RUN_DIR_MARK: str(self._layout.run_dir)},
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
@@ -100,19 +101,18 @@ class Supervisor:
         deadline = time.monotonic() + _START_SECONDS
         while not self.states():
             if process.poll() is not None or time.monotonic() > deadline:
-                said = (self._layout.run_dir / "supervisord.err").read_text().strip()
-                raise Problem(
-                    f"supervisord does not start: {said.splitlines()[-1] if said else ''}"
-                )
-            time.sleep(0.05)
+                output = (self._layout.run_dir / "supervisord.err").read_text().strip()
+                last = output.splitlines()[-1] if output else "no message"
+                raise LauncherError(f"supervisord does not start: {last}")
+            time.sleep(_PAUSE_SECONDS)
 
     def start_program(self, name: str) -> None:
-        """Start program `name`; from now on it is started again whenever it dies."""
+        """Start program `name`; supervisord restarts it whenever it ends."""
         with self._rpc() as rpc:
             rpc.supervisor.startProcess(name, False)  # noqa: FBT003
 
     def stop(self) -> bool:
-        """Stop all programs in reverse start order, then supervisord; return when all are gone.
+        """Stop all programs in reverse start order, then supervisord; return when all have ended.
 
         False if supervisord was not running.
         """
@@ -121,11 +121,11 @@ class Supervisor:
             return False
         try:
             process.terminate()
-            process.wait(timeout=_LONGEST_STOP_SECONDS)
+            process.wait(timeout=_MAX_STOP_SECONDS)
         except psutil.NoSuchProcess:
             return False
         except psutil.TimeoutExpired as error:
-            raise Problem(f"supervisord (pid {process.pid}) does not stop") from error
+            raise LauncherError(f"supervisord (pid {process.pid}) does not stop") from error
         return True
 
     def _rpc(self) -> ServerProxy:

@@ -1,0 +1,1 @@
+"""The environment variables that the services are started with: defaults, secrets, validation."""

@@ -1,0 +1,1 @@
+"""The embedded PostgreSQL: its server, the user it runs as, and a probe for any database."""

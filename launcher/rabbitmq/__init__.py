@@ -1,0 +1,1 @@
+"""RabbitMQ: which broker the system uses, and how to run one."""

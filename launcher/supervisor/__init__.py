@@ -1,0 +1,1 @@
+"""supervisord and its programs: start, health, logs, and the processes themselves."""
