@@ -1,4 +1,4 @@
-"""The commands that the README tells its readers to paste."""
+"""The shell commands that the README and the pages in docs/ tell people to paste."""
 
 import re
 
@@ -6,7 +6,13 @@ from tests.support.infrastructure import CHECKOUT
 
 
 def commands(marker: str) -> str:
-    """The shell block behind the comment with this name."""
-    readme = (CHECKOUT / "README.md").read_text()
-    (found,) = re.findall(rf"<!-- {marker} -->\s*```bash\n(.*?)```", readme, re.DOTALL)
+    """The shell block after the comment with this name, on whichever page it is."""
+    pages = (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md")))
+    (found,) = [
+        block
+        for page in pages
+        for block in re.findall(
+            rf"<!-- {marker} -->\s*```bash\n(.*?)```", page.read_text(), re.DOTALL
+        )
+    ]
     return str(found)
