@@ -15,10 +15,10 @@ import pytest
 import pytest_asyncio
 
 from service_kit.grpc.health import is_serving
+from tests.support.api_client import PASSWORD, ApiClient, Json, problem
 from tests.support.infrastructure import CHECKOUT
 from tests.support.system import System
 from tests.support.waiting import eventually, free_port
-from tests.system.shop import PASSWORD, Caller, Json, problem
 
 MEBIBYTE = 1024 * 1024
 NOBODYS_ORDER = "01a20794-d4b6-7036-81ab-9e0730fdbdb4"
@@ -54,10 +54,10 @@ class Scene:
     """What there is in the shop, and who calls."""
 
     system: System
-    callers: Mapping[str, Caller]
+    callers: Mapping[str, ApiClient]
     things: Mapping[str, Any]
 
-    async def answer(self, refusal: Refusal) -> httpx.Response:
+    async def response(self, refusal: Refusal) -> httpx.Response:
         method, path = refusal.call.split(" ", 1)
         return await self.callers[refusal.who].call(
             method, path.format(**self.things), self._filled(refusal.body), refusal.headers
@@ -73,12 +73,12 @@ class Scene:
 
 
 @pytest_asyncio.fixture(scope="module")
-async def scene(system: System, nobody: Caller, admin: Caller) -> AsyncIterator[Scene]:
-    customer, other = await nobody.registered(), await nobody.registered()
-    product = await admin.product(stock=10, price="12.50")
-    mine = await customer.order(product)
-    await customer.order(product, 1, Idempotency_Key="used")
-    theirs = await other.order(product)
+async def scene(system: System, anonymous: ApiClient, admin: ApiClient) -> AsyncIterator[Scene]:
+    customer, other = await anonymous.register(), await anonymous.register()
+    product = await admin.create_product(stock=10, price="12.50")
+    mine = await customer.place_order(product)
+    await customer.place_order(product, 1, Idempotency_Key="used")
+    theirs = await other.place_order(product)
     things = {
         "product": product,
         "mine": mine["id"],
@@ -87,19 +87,19 @@ async def scene(system: System, nobody: Caller, admin: Caller) -> AsyncIterator[
         "me": customer.user_id,
         "email": customer.email,
     }
-    callers = {"nobody": nobody, "customer": customer, "admin": admin}
+    callers = {"anonymous": anonymous, "customer": customer, "admin": admin}
     yield Scene(system, callers, things)
 
 
 async def is_refused(scene: Scene, refusal: Refusal) -> httpx.Response:
-    """Make the call, which is refused just so while not a row changes; the answer."""
+    """Make the call, which is refused just so while not a row changes; the response."""
     async with scene.system.unchanged():
-        answer = await scene.answer(refusal)
-    assert problem(answer) == (refusal.status, refusal.code)
-    pointers = [fault["pointer"] for fault in answer.json().get("errors", ())]
+        response = await scene.response(refusal)
+    assert problem(response) == (refusal.status, refusal.code)
+    pointers = [fault["pointer"] for fault in response.json().get("errors", ())]
     assert pointers == list(refusal.pointers)
-    assert all(fault["detail"] for fault in answer.json().get("errors", ()))
-    return answer
+    assert all(fault["detail"] for fault in response.json().get("errors", ()))
+    return response
 
 
 def _item(**changes: object) -> Json:
@@ -208,9 +208,9 @@ PROTECTED = [
 async def test_without_a_token_nothing_is_done_for_users(
     scene: Scene, call: str, body: object
 ) -> None:
-    refusal = Refusal(call, body, 401, "unauthenticated", who="nobody")
-    answer = await is_refused(scene, refusal)
-    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="ecommerce"'
+    refusal = Refusal(call, body, 401, "unauthenticated", who="anonymous")
+    response = await is_refused(scene, refusal)
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="ecommerce"'
 
 
 def _token(secret: str, algorithm: str = "HS256", **changes: object) -> str:
@@ -233,10 +233,10 @@ def _token(secret: str, algorithm: str = "HS256", **changes: object) -> str:
 def test_a_forged_token_would_serve_but_for_what_is_wrong_with_it(system: System) -> None:
     """Otherwise the next test would prove nothing."""
     token = _token(system.environment["JWT_SECRET"])
-    answer = httpx.get(
+    response = httpx.get(
         f"{system.gateway_url}/v1/users/me", headers={"Authorization": f"Bearer {token}"}
     )
-    assert answer.status_code == 200
+    assert response.status_code == 200
 
 
 def _bad_tokens(secret: str) -> dict[str, str]:
@@ -263,24 +263,24 @@ async def test_a_bad_token_is_no_token(scene: Scene, which: str) -> None:
     token = _bad_tokens(scene.system.environment["JWT_SECRET"])[which]
     headers = {"Authorization": f"Bearer {token}"}
     refusal = Refusal(
-        "POST /v1/products", PRODUCT, 401, "unauthenticated", who="nobody", headers=headers
+        "POST /v1/products", PRODUCT, 401, "unauthenticated", who="anonymous", headers=headers
     )
-    answer = await is_refused(scene, refusal)
-    assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
+    response = await is_refused(scene, refusal)
+    assert 'error="invalid_token"' in response.headers["WWW-Authenticate"]
 
 
 async def test_an_account_that_is_not_there_cannot_be_shown(scene: Scene) -> None:
     token = _token(scene.system.environment["JWT_SECRET"], sub=str(2**62))
     headers = {"Authorization": f"Bearer {token}"}
     call = "GET /v1/users/me"
-    await is_refused(scene, Refusal(call, None, 404, "not_found", who="nobody", headers=headers))
+    await is_refused(scene, Refusal(call, None, 404, "not_found", who="anonymous", headers=headers))
 
 
 async def test_another_scheme_is_no_token(scene: Scene) -> None:
     headers = {"Authorization": "Basic YWRhOmFkYQ=="}
     call = "GET /v1/users/me"
     await is_refused(
-        scene, Refusal(call, None, 401, "unauthenticated", who="nobody", headers=headers)
+        scene, Refusal(call, None, 401, "unauthenticated", who="anonymous", headers=headers)
     )
 
 
@@ -300,7 +300,7 @@ REFUSALS = [
     Refusal("POST /login", {"email": "{email}", "password": "wrong"}, 401, "invalid_credentials"),
     Refusal("POST /v1/auth/refresh", {"refresh_token": "unknown"}, 401, "invalid_refresh_token"),
     Refusal("POST /v1/auth/logout", {"refresh_token": "unknown"}, 401, "invalid_refresh_token"),
-    Refusal("POST /v1/products", b"{", 401, "unauthenticated", who="nobody"),
+    Refusal("POST /v1/products", b"{", 401, "unauthenticated", who="anonymous"),
     Refusal("POST /v1/products", {}, 403, "forbidden"),
     Refusal("POST /v1/products", PRODUCT, 403, "forbidden"),
     Refusal("PATCH /v1/products/{product}", {"price": "0.01"}, 403, "forbidden"),
@@ -423,11 +423,11 @@ REFUSALS = [
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=str)
 async def test_what_may_not_be_is_refused(scene: Scene, refusal: Refusal) -> None:
-    answer = await is_refused(scene, refusal)
+    response = await is_refused(scene, refusal)
     if refusal.status == 401:
-        assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
+        assert response.headers["WWW-Authenticate"].startswith("Bearer ")
     if refusal.status == 405:
-        assert answer.headers["Allow"]
+        assert response.headers["Allow"]
 
 
 async def test_an_emails_case_does_not_make_it_another(scene: Scene) -> None:
@@ -441,8 +441,8 @@ async def test_a_body_that_does_not_tell_its_size_has_the_same_limit(scene: Scen
             yield b" " * (MEBIBYTE // 16)
 
     async with scene.system.unchanged():
-        answer = await scene.callers["nobody"].http.post("/v1/auth/login", content=endless())
-    assert problem(answer) == (413, "body_too_large")
+        response = await scene.callers["anonymous"].http.post("/v1/auth/login", content=endless())
+    assert problem(response) == (413, "body_too_large")
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(scene: Scene) -> None:
@@ -451,10 +451,10 @@ async def test_a_body_that_does_not_come_is_not_waited_for(scene: Scene) -> None
         async with scene.system.unchanged(), asyncio.timeout(10):
             reader, writer = await asyncio.open_connection(place.hostname, place.port)
             writer.write(b"POST /login HTTP/1.1\r\nHost: shop\r\nContent-Length: 9\r\n\r\n{")
-            answer = await reader.read()
+            response = await reader.read()
             writer.close()
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b'"code":"request_timeout"' in answer
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"request_timeout"' in response
 
 
 async def test_more_passwords_than_can_be_hashed_are_put_off(scene: Scene) -> None:
@@ -465,11 +465,11 @@ async def test_more_passwords_than_can_be_hashed_are_put_off(scene: Scene) -> No
         httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client,
         scene.system.unchanged(),
     ):
-        answers = await asyncio.gather(*(client.post("/login", json=body) for _ in range(5)))
-    told = sorted(map(problem, answers))
+        responses = await asyncio.gather(*(client.post("/login", json=body) for _ in range(5)))
+    told = sorted(map(problem, responses))
     assert told == [(401, "invalid_credentials")] + [(503, "overloaded")] * 4
-    for answer in answers:
-        assert answer.status_code == 401 or int(answer.headers["Retry-After"]) >= 1
+    for response in responses:
+        assert response.status_code == 401 or int(response.headers["Retry-After"]) >= 1
 
 
 @asynccontextmanager
@@ -481,7 +481,7 @@ async def _slow_user_service(system: System) -> AsyncIterator[str]:
         cwd=CHECKOUT,
         env={
             **system.environment,
-            "USER_DATABASE_URL": system.told["USER_DATABASE_URL"],
+            "USER_DATABASE_URL": system.exported_environment["USER_DATABASE_URL"],
             "USER_SERVICE_PORT": port,
             "PASSWORD_HASH_MEMORY_COST": "47104",
             "PASSWORD_HASH_TIME_COST": "20",
@@ -502,8 +502,8 @@ async def _slow_user_service(system: System) -> AsyncIterator[str]:
 
 async def test_a_refused_order_tells_what_would_be_possible(scene: Scene) -> None:
     body = {"items": [{"product_id": scene.things["product"], "quantity": 8}]}
-    answer = await scene.callers["customer"].call("POST", "/v1/orders", body)
-    assert answer.json()["metadata"] == {
+    response = await scene.callers["customer"].call("POST", "/v1/orders", body)
+    assert response.json()["metadata"] == {
         "product_id": scene.things["product"],
         "requested": 8,
         "available": 7,

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.support.api_client import PASSWORD
 from tests.support.infrastructure import START, Infrastructure
 from tests.support.system import System, free_environment
-from tests.system.shop import PASSWORD
 
 PROGRAMS = [
     "postgres",
@@ -71,7 +71,7 @@ def test_a_second_copy_on_the_same_ports_says_which_and_leaves_nothing(
 @asynccontextmanager
 async def _elsewhere(system: System, run_dir: Path) -> AsyncIterator[System]:
     """A system yet to be started, on databases and a broker that somebody else runs."""
-    told = system.told
+    told = system.exported_environment
     there = Infrastructure(
         told["POSTGRES_ADMIN_URL"], told["RABBITMQ_URL"], told["RABBITMQ_MANAGEMENT_URL"]
     )

@@ -1,4 +1,4 @@
-"""What must be true of orders, stock and ledger once nothing is under way."""
+"""What the databases store of orders and stock, and whether it is consistent."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _APPLIED_TWICE = """
 SELECT order_id, product_id, kind FROM stock_movements WHERE order_id IS NOT NULL
 GROUP BY order_id, product_id, kind HAVING count(*) > 1
 """
-_HELD = """
+_DEDUCTED = """
 SELECT order_id::text, product_id, -sum(delta) AS quantity FROM stock_movements
 WHERE order_id IS NOT NULL GROUP BY order_id, product_id HAVING sum(delta) <> 0
 """
@@ -24,11 +24,12 @@ WHERE status = 'CONFIRMED' GROUP BY order_id, product_id
 """
 
 
-async def accounts_balance(system: System) -> None:
-    """Stock equals the ledger, no order moved stock twice, and stock is held as orders say."""
+async def assert_consistent(system: System) -> None:
+    """Stock equals the ledger, no order moved stock twice, only CONFIRMED orders hold stock."""
     assert await system.inventory.rows(_UNBALANCED) == []
     assert await system.inventory.rows(_APPLIED_TWICE) == []
-    assert _by_key(await system.inventory.rows(_HELD)) == _by_key(await system.orders.rows(_SOLD))
+    deducted = _by_key(await system.inventory.rows(_DEDUCTED))
+    assert deducted == _by_key(await system.orders.rows(_SOLD))
 
 
 def _by_key(rows: list[dict[str, Any]]) -> dict[tuple[str, int], int]:
@@ -36,18 +37,18 @@ def _by_key(rows: list[dict[str, Any]]) -> dict[tuple[str, int], int]:
 
 
 async def stock(system: System, product_id: int) -> int:
-    """A product's stock, as it is stored."""
+    """The stored stock of a product."""
     return int(await system.inventory.value("SELECT stock FROM products WHERE id = $1", product_id))
 
 
-async def movements(system: System, product_id: int) -> list[tuple[str, int]]:
-    """A product's ledger, oldest first: kind and signed change of stock."""
+async def stock_movements(system: System, product_id: int) -> list[tuple[str, int]]:
+    """The ledger of a product, oldest first: kind and signed change of stock."""
     rows = await system.inventory.rows(
         "SELECT kind, delta FROM stock_movements WHERE product_id = $1 ORDER BY id", product_id
     )
     return [(row["kind"], row["delta"]) for row in rows]
 
 
-async def status(system: System, order_id: str) -> str:
-    """An order's status, as it is stored."""
+async def order_status(system: System, order_id: str) -> str:
+    """The stored status of an order."""
     return str(await system.orders.value("SELECT status FROM orders WHERE id = $1", order_id))
