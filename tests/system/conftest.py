@@ -9,6 +9,7 @@ import pytest_asyncio
 from tests.support.api_client import ApiClient
 from tests.support.system import System, start_system
 from tests.system.database import assert_consistent
+from tests.system.refusals import RefusalChecker
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +50,23 @@ async def admin(system: System, anonymous: ApiClient) -> ApiClient:
 async def customer(anonymous: ApiClient) -> ApiClient:
     """A new customer."""
     return await anonymous.register()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def refusals(system: System, anonymous: ApiClient, admin: ApiClient) -> RefusalChecker:
+    """Two customers with orders, and the values of their requests."""
+    customer, other = await anonymous.register(), await anonymous.register()
+    product = await admin.create_product(stock=10, price="12.50")
+    own_order = await customer.place_order(product)
+    await customer.place_order(product, 1, Idempotency_Key="used")
+    other_order = await other.place_order(product)
+    values = {
+        "product": product,
+        "own_order": own_order["id"],
+        "other_order": other_order["id"],
+        "other_user_id": other.user_id,
+        "user_id": customer.user_id,
+        "email": customer.email,
+    }
+    clients = {"anonymous": anonymous, "customer": customer, "admin": admin}
+    return RefusalChecker(system, clients, values)
