@@ -13,7 +13,9 @@ from tests.support.workers import GroupScheduler
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the fault matrix."""
-    parser.addoption("--faults", action="store_true", help="run the whole fault matrix, not only the cases that the seed selects")
+    parser.addoption(
+        "--faults", action="store_true", help="run the whole fault matrix instead of a selection"
+    )
     parser.addoption(
         "--seed",
         default=dt.datetime.now(dt.UTC).date().isoformat(),

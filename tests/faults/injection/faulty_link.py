@@ -1,4 +1,4 @@
-"""A link between two of the system's processes, which can be made to fail in many ways."""
+"""A link between two processes that can be cut, hang, lose bytes, or be slow."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,26 +10,26 @@ from tests.support.tcp_proxy import TcpProxy
 _CHUNK = 64 * 1024
 
 
-class Link(TcpProxy):
-    """A TCP proxy whose directions fail by themselves, and that can be slow."""
+class FaultyLink(TcpProxy):
+    """A TCP proxy with latency, and with loss in each direction by itself."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
         self.url = ""
         self.latency_seconds = 0.0
-        """How much later every byte arrives."""
+        """The delay of every byte."""
         self.lose_requests = False
-        """Whether what clients send is thrown away."""
-        self.lose_replies = False
-        """Whether what servers send is thrown away: the work is done and nobody learns of it."""
+        """Whether bytes from clients are dropped."""
+        self.lose_responses = False
+        """Whether bytes from servers are dropped: the work is done and the client never knows."""
         self.lost_bytes = 0
-        self.met = 0
-        """How many bytes and connections met a failure."""
+        self.affected = 0
+        """How many bytes and connections a fault affected."""
 
     @classmethod
     @asynccontextmanager
-    async def before(cls, url: str) -> AsyncIterator["Link"]:
-        """A link to the server that `url` (AMQP, database, or host:port) names; see its `url`."""
+    async def open(cls, url: str) -> AsyncIterator["FaultyLink"]:
+        """A link to the server at `url` (AMQP, database, or host:port); clients use its `url`."""
         parts = urlsplit(url if "://" in url else f"tcp://{url}")
         folder = parse_qs(parts.query).get("host", [""])[0]
         default = 5432 if parts.scheme.startswith("postgresql") else 5672
@@ -47,15 +47,15 @@ class Link(TcpProxy):
             await link.cut()
 
     def drop(self) -> None:
-        """Reset every connection; new ones are welcome."""
-        self.met += self.connections
+        """Reset every connection; accept new ones."""
+        self.affected += self.connections
         super().drop()
 
     def heal(self) -> None:
-        """Lose and delay nothing any more; connections that lost bytes are reset."""
+        """End loss and latency; connections that lost bytes are reset."""
         if self.lost_bytes:
             self.drop()
-        self.lose_requests = self.lose_replies = False
+        self.lose_requests = self.lose_responses = False
         self.latency_seconds = 0.0
         self.lost_bytes = 0
 
@@ -67,12 +67,12 @@ class Link(TcpProxy):
         sender = asyncio.create_task(self._send(delayed, writer))
         try:
             while chunk := await reader.read(_CHUNK):
-                if self.lose_requests if from_client else self.lose_replies:
+                if self.lose_requests if from_client else self.lose_responses:
                     self.lost_bytes += len(chunk)
-                    self.met += len(chunk)
+                    self.affected += len(chunk)
                     continue
                 if not self._open.is_set():
-                    self.met += len(chunk)
+                    self.affected += len(chunk)
                     self.held += len(chunk) * from_client
                     await self._open.wait()
                     self.held -= len(chunk) * from_client
@@ -80,7 +80,7 @@ class Link(TcpProxy):
                 # Once slow, always through the queue: bytes must not overtake each other.
                 slow = slow or self.latency_seconds > 0
                 if slow:
-                    self.met += len(chunk)
+                    self.affected += len(chunk)
                     delayed.put_nowait((loop.time() + self.latency_seconds, chunk))
                 else:
                     writer.write(chunk)

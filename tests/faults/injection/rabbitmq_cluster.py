@@ -1,4 +1,4 @@
-"""Three RabbitMQ nodes of the tests' own that form a cluster, behind a balancer."""
+"""A RabbitMQ cluster of three nodes, behind a load balancer."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from launcher import rabbitmq_node
-from tests.faults.links import Link
+from tests.faults.injection.faulty_link import FaultyLink
 from tests.support.infrastructure import Broker
 from tests.support.ports import free_ports
 from tests.support.waiting import eventually
@@ -32,8 +32,8 @@ cluster_formation.peer_discovery_backend = classic_config
 """
 
 
-class Balancer(Link):
-    """A link to the first of several servers that takes connections."""
+class LoadBalancer(FaultyLink):
+    """A link to the first of several servers that accepts a connection."""
 
     targets: Sequence[int] = ()
 
@@ -59,7 +59,7 @@ class Node:
     process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start, or start again; `up` tells when it serves."""
+        """Start, or restart; `wait_until_up` returns once it serves."""
         script = rabbitmq_node.find_script()
         assert script is not None
         with (self.folder / "log").open("ab") as log:
@@ -72,11 +72,11 @@ class Node:
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> None:
-        """End in order."""
+        """Shut down by SIGTERM."""
         await self._end(signal.SIGTERM)
 
-    async def up(self) -> None:
-        """Return once it runs and knows all nodes of the cluster as running."""
+    async def wait_until_up(self) -> None:
+        """Return once it sees all nodes of the cluster as running."""
         url = f"http://127.0.0.1:{self.management_port}/api/nodes"
 
         async def running() -> int:
@@ -96,8 +96,8 @@ class Node:
 
 
 @asynccontextmanager
-async def cluster(folder: Path) -> AsyncIterator[tuple[Broker, list[Node]]]:
-    """The cluster as a broker, and its nodes; the balancer prefers the first."""
+async def start_cluster(folder: Path) -> AsyncIterator[tuple[Broker, list[Node]]]:
+    """The cluster runs inside the block; its broker and nodes, of which the first is preferred."""
     epmd_port, *ports = free_ports(1 + 3 * NODES)
     names = [f"faults{number}@localhost" for number in range(1, NODES + 1)]
     nodes = [
@@ -111,10 +111,10 @@ async def cluster(folder: Path) -> AsyncIterator[tuple[Broker, list[Node]]]:
         for node in nodes:
             await node.start()
         for node in nodes:
-            await node.up()
-        Balancer.targets = [node.port for node in nodes]
-        async with Balancer.before(f"amqp://guest:guest@127.0.0.1:{nodes[0].port}/") as link:
-            # The last node is the one that is asked about queues: rows kill the others.
+            await node.wait_until_up()
+        LoadBalancer.targets = [node.port for node in nodes]
+        async with LoadBalancer.open(f"amqp://guest:guest@127.0.0.1:{nodes[0].port}/") as link:
+            # The management API is that of the last node: tests kill the others.
             management = f"http://127.0.0.1:{nodes[-1].management_port}"
             yield Broker(link.url, management, "/"), nodes
     finally:
@@ -135,7 +135,7 @@ def _node(
     (folder / "rabbitmq.conf").write_text(configuration)
     (folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
     cookie = folder / ".erlang.cookie"
-    cookie.write_text("of the fault matrix")
+    cookie.write_text("fault matrix")
     cookie.chmod(0o400)
     environment = {
         "PATH": os.environ["PATH"],
