@@ -18,7 +18,7 @@ from tests.faults.shop.shop import Shop
 from tests.faults.shop.topology import LINKS, SERVICES
 
 GATEWAY_SECONDS = 5.0
-"""The deadline of the gateway's calls (api_gateway/clients.py)."""
+"""The deadline of the gateway's calls (api_gateway/clients)."""
 SLACK_SECONDS = 2.5
 """What a busy machine may add to it."""
 HANG_SECONDS = GATEWAY_SECONDS + 1.5

@@ -20,16 +20,16 @@ class CrashPoint:
     target: str
 
 
-_CREATE = "api_gateway.clients:OrderClient._create_all"
+_CREATE = "api_gateway.clients.orders:OrderClient._batch_create_orders"
 _ORDERS = "order_service.repository"
 _PUBLISH = "order_service.clients:ProducerClient.publish"
 _MARK_SENT = "order_service.outbox.repository:mark_sent"
 _PUBLISH_BATCH = "producer_service.publisher:publish_batch"
 _CONFIRM = "service_kit.rabbitmq.batch_publish:_Batch.settled_one"
 _STOCK = "inventory_service.operations"
-_RECORD = "inventory_service.repository:record"
+_WRITE_PLAN = "inventory_service.repository:write_plan"
 _UPDATE = "consumer_service.clients:InventoryClient.update_stock"
-_SETTLE = "consumer_service.clients:OrderClient.settle"
+_SETTLE = "consumer_service.clients:OrderClient.settle_orders"
 
 CRASH_POINTS = {
     "the gateway is about to send an order": CrashPoint("api_gateway", When.BEFORE, _CREATE),
@@ -61,16 +61,16 @@ CRASH_POINTS = {
         "producer_service", When.AFTER, _PUBLISH_BATCH
     ),
     "the consumer is about to update stock": CrashPoint("consumer_service", When.BEFORE, _UPDATE),
-    "stock is about to be committed": CrashPoint("inventory_service", When.AFTER, _RECORD),
+    "stock is about to be committed": CrashPoint("inventory_service", When.AFTER, _WRITE_PLAN),
     "stock is committed and not reported": CrashPoint(
         "inventory_service", When.AFTER, f"{_STOCK}:update_stock"
     ),
     "stock is updated and no order is settled": CrashPoint("consumer_service", When.AFTER, _UPDATE),
     "a settlement is about to be stored": CrashPoint(
-        "order_service", When.BEFORE, f"{_ORDERS}:settle"
+        "order_service", When.BEFORE, f"{_ORDERS}:settle_orders"
     ),
     "a settlement is stored and not reported": CrashPoint(
-        "order_service", When.AFTER, f"{_ORDERS}:settle"
+        "order_service", When.AFTER, f"{_ORDERS}:settle_orders"
     ),
     "orders are settled and no message is acked": CrashPoint(
         "consumer_service", When.AFTER, _SETTLE
@@ -79,16 +79,16 @@ CRASH_POINTS = {
         "consumer_service", When.AFTER, "aiormq:Channel.basic_ack"
     ),
     "a cancellation is about to be stored": CrashPoint(
-        "order_service", When.BEFORE, f"{_ORDERS}:cancel"
+        "order_service", When.BEFORE, f"{_ORDERS}:cancel_order"
     ),
     "a cancellation is stored and not reported": CrashPoint(
-        "order_service", When.AFTER, f"{_ORDERS}:cancel"
+        "order_service", When.AFTER, f"{_ORDERS}:cancel_order"
     ),
     "a restored order is about to be released": CrashPoint(
-        "order_service", When.BEFORE, f"{_ORDERS}:release"
+        "order_service", When.BEFORE, f"{_ORDERS}:release_orders"
     ),
     "a restored order is released and not reported": CrashPoint(
-        "order_service", When.AFTER, f"{_ORDERS}:release"
+        "order_service", When.AFTER, f"{_ORDERS}:release_orders"
     ),
 }
 """Every crash point, by a sentence that says where the lifecycle ends."""

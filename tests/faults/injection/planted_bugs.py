@@ -3,7 +3,7 @@
 import asyncio
 import os
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,15 @@ from tests.support.postgres import Database
 
 CONSUME = "aiormq:Channel.basic_consume"
 ACK = "aiormq:Channel.basic_ack"
-RECORD_STOCK = "inventory_service.repository:record"
+WRITE_PLAN = "inventory_service.repository:write_plan"
 LOCK_RESERVATIONS = "inventory_service.repository:lock_reservations"
-UNSENT_EVENTS = "order_service.outbox.repository:unsent"
+UNSENT_EVENTS = "order_service.outbox.repository:unsent_events"
 MARK_SENT = "order_service.outbox.repository:mark_sent"
 INSERT_ORDERS = "order_service.repository:insert_orders"
 TARGETS = (
     CONSUME,
     ACK,
-    RECORD_STOCK,
+    WRITE_PLAN,
     LOCK_RESERVATIONS,
     UNSENT_EVENTS,
     MARK_SENT,
@@ -66,15 +66,14 @@ def _ack_before_the_work() -> None:
 
 
 def _lose_ledger_rows() -> None:
-    def without_movements(record: Function) -> Function:
-        async def recorded(connection: Any, *args: Any, **kwargs: Any) -> Any:
-            result = await record(connection, *args, **kwargs)
+    def without_movements(write_plan: Function) -> Function:
+        async def write_and_delete(connection: Any, *args: Any, **kwargs: Any) -> None:
+            await write_plan(connection, *args, **kwargs)
             await connection.execute(text(_OWN_MOVEMENTS))
-            return result
 
-        return recorded
+        return write_and_delete
 
-    targets.replace(RECORD_STOCK, without_movements)
+    targets.replace(WRITE_PLAN, without_movements)
 
 
 def _move_stock_for_each_delivery() -> None:
@@ -117,9 +116,10 @@ def _mark_before_the_confirm() -> None:
 
 def _accept_without_storing() -> None:
     def without_the_last(insert: Function) -> Function:
-        async def inserted(connection: Any, new: Sequence[Any], *args: Any) -> set[uuid.UUID]:
-            stored = await insert(connection, new[:-1], *args) if new[1:] else set()
-            return {*stored, new[-1].order.id}
+        async def inserted(connection: Any, new: Iterable[Any], *args: Any) -> set[uuid.UUID]:
+            *others, last = new
+            stored = await insert(connection, others, *args) if others else set()
+            return {*stored, last.order.id}
 
         return inserted
 
