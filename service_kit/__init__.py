@@ -1,4 +1,4 @@
-"""How a service runs: settings, errors, gRPC, database, messaging, batching, logs, lifecycle.
+"""How a service runs: settings, errors, gRPC, PostgreSQL, RabbitMQ, batching, logs, lifecycle.
 
 Knows nothing about the shop.
 """

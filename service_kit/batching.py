@@ -1,9 +1,9 @@
-"""Coalescing: callers that arrive together travel together.
+"""Request coalescing: callers that arrive together share one call.
 
-A wake-up is what costs in an asyncio process, so one call for 64 items is far cheaper than 64
-calls. The policy: when a batch returns, its callers are expected back, so the next one waits for
-as many as left plus those queued, but not for long. "Send whatever queued" would lock 64 callers
-into cohorts that alternate for ever.
+Wake-ups are the main cost of an asyncio process, so one call for 64 items is far cheaper than 64
+calls. The policy: when a batch returns, its callers are expected to return too, so the next batch
+waits for that many callers plus the queued ones, but not for long. Sending whatever is queued
+would lock 64 callers into cohorts that alternate forever.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
-class _Waiting(Generic[Item, Result]):
+class _PendingItem(Generic[Item, Result]):
     item: Item
     future: "asyncio.Future[Result]"
 
@@ -33,7 +33,7 @@ class Batcher(Generic[Item, Result]):
     fail with that error. A caller that gives up does not stop the batch. At most
     `max_in_flight` batches run at once and at most `max_queue` items wait; beyond that `submit`
     raises ResourceExhausted. After a batch of more than `busy_above` items the next one waits for
-    the callers that just left, `linger` seconds at most; after a smaller one it does not wait.
+    the returning callers, `linger` seconds at most; after a smaller one it does not wait.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Batcher(Generic[Item, Result]):
         self._linger = linger
         self._busy_above = busy_above
         self._max_queue = max_queue
-        self._queue: deque[_Waiting[Item, Result]] = deque()
+        self._queue: deque[_PendingItem[Item, Result]] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._expected = 0
         self._timer: asyncio.Handle | None = None
         self._closed = False
-        # Batches carry the items of many callers and must not run in the context of one.
+        # A batch has items of many callers and must not run in the context of one of them.
         self._context: Context = copy_context()
 
     async def submit(self, item: Item) -> Result:
@@ -67,12 +67,12 @@ class Batcher(Generic[Item, Result]):
         if len(self._queue) >= self._max_queue:
             raise ResourceExhausted("OVERLOADED", "too many requests are waiting")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(item, future))
+        self._queue.append(_PendingItem(item, future))
         self._start_if_due()
         return await future
 
     async def close(self) -> None:
-        """Take no more items and finish those taken."""
+        """Accept no more items and finish the accepted ones."""
         self._closed = True
         self._start_if_due()
         while self._running:
@@ -86,11 +86,11 @@ class Batcher(Generic[Item, Result]):
 
     def _start(self) -> None:
         self._expect(0)
-        batch: list[_Waiting[Item, Result]] = []
+        batch: list[_PendingItem[Item, Result]] = []
         while self._queue and len(batch) < self._max_items:
-            waiting = self._queue.popleft()
-            if not waiting.future.done():  # its caller may have given up
-                batch.append(waiting)
+            pending = self._queue.popleft()
+            if not pending.future.done():  # its caller may have given up
+                batch.append(pending)
         if not batch:
             return
         loop = asyncio.get_running_loop()
@@ -99,14 +99,14 @@ class Batcher(Generic[Item, Result]):
         task.add_done_callback(self._finished)
 
     def _expect(self, callers: int) -> None:
-        """Hold the next batch back until so many callers wait, or no more are coming."""
+        """Delay the next batch until this many callers are queued, or the linger is over."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._expected = callers
         if callers:
-            # The linger counts from when the callers have run with their results: answering
-            # sixty of them takes as long as the linger.
+            # The linger starts when the callers have run with their results: resuming sixty of
+            # them takes as long as the linger.
             self._timer = asyncio.get_running_loop().call_soon(self._linger_on)
 
     def _linger_on(self) -> None:
@@ -120,24 +120,24 @@ class Batcher(Generic[Item, Result]):
         self._running.discard(task)
         self._start_if_due()
 
-    async def _run(self, batch: list[_Waiting[Item, Result]]) -> None:
-        items = [waiting.item for waiting in batch]
+    async def _run(self, batch: list[_PendingItem[Item, Result]]) -> None:
+        items = [pending.item for pending in batch]
         results: Sequence[Result | Exception]
         try:
             results = await self._process(items)
         except asyncio.CancelledError:
-            # As a call is when its channel closes: without an answer the callers would hang.
+            # A call is cancelled when its channel closes; without a result its callers would hang.
             results = [Unavailable("CANCELLED", "the batch was cancelled")] * len(batch)
         except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
             results = [error] * len(batch)
         if len(results) != len(batch):
             results = [Internal("INTERNAL", "a batch lost its results")] * len(batch)
-        for waiting, result in zip(batch, results, strict=True):
-            if waiting.future.done():
+        for pending, result in zip(batch, results, strict=True):
+            if pending.future.done():
                 continue
             if isinstance(result, Exception):
-                waiting.future.set_exception(result)
+                pending.future.set_exception(result)
             else:
-                waiting.future.set_result(result)
+                pending.future.set_result(result)
         if len(batch) > self._busy_above:
             self._expect(len(batch) + len(self._queue))

@@ -32,7 +32,7 @@ FOUND_SOMETHING = 1
 FAILED = 2
 
 _PIPE_WIDTH = 160
-"""A pipe has no width, and grep cannot find what was cut off."""
+"""A pipe has no width, and grep cannot find truncated text."""
 _MAX_ROWS = 50
 
 EnvFile = Annotated[
@@ -81,7 +81,7 @@ def service_cli(
 
 
 def load_settings(cls: type[S], env_file: Path | None) -> S:
-    """The service's own settings; if they are invalid, a list of what is wrong and exit code 2."""
+    """The settings of the service; prints every invalid one and ends with exit code 2 otherwise."""
     default = Path(os.environ.get("RUN_DIR") or ".run") / "environment.env"
     try:
         return load(cls, env_file or (default if default.is_file() else None))
@@ -90,7 +90,7 @@ def load_settings(cls: type[S], env_file: Path | None) -> S:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` and return its result; if a dependency fails it, a line and exit code 2."""
+    """Run `work` and return its result; a ServiceError is printed and ends with exit code 2."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger("ERROR"),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

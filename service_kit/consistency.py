@@ -47,8 +47,8 @@ class ConsistencyMonitor:
     """Runs checks at a fixed interval, and reports each violation as it appears and disappears.
 
     The gauge `consistency_findings` has their number. While the database or a dependency is
-    unavailable it keeps its value, `consistency_last_run_timestamp_seconds` too, and the log says
-    so once.
+    unavailable, it keeps its value, and so does `consistency_last_run_timestamp_seconds`; the log
+    reports it once.
     """
 
     def __init__(self, checks: Mapping[Check, FindViolations], interval_seconds: float) -> None:
@@ -79,7 +79,7 @@ class ConsistencyMonitor:
                 )
             self._failing.add(check)
             return
-        except Exception:  # what watches a service must not stop it
+        except Exception:  # the monitor must not stop its service
             if check not in self._failing:
                 log.exception("consistency check failed", check=check.name)
             self._failing.add(check)

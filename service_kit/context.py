@@ -18,7 +18,7 @@ class CallContext:
     traceparent: str = ""
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """As gRPC metadata; empty values are left out."""
+        """As gRPC metadata, without empty values."""
         pairs = ((REQUEST_ID, self.request_id), (TRACEPARENT, self.traceparent))
         return tuple(pair for pair in pairs if pair[1])
 
@@ -43,6 +43,6 @@ def bound(context: CallContext) -> Iterator[None]:
 
 
 def new_traceparent() -> str:
-    """Start a sampled trace (https://www.w3.org/TR/trace-context/#traceparent-header)."""
+    """The `traceparent` of a new, sampled trace (https://www.w3.org/TR/trace-context/#traceparent-header)."""
     digits = secrets.token_hex(24)
     return f"00-{digits[:32]}-{digits[32:]}-01"

@@ -56,13 +56,13 @@ class InvalidArgument(ServiceError):
 
 
 class DeadlineExceeded(ServiceError):
-    """No answer in time: the outcome is unknown."""
+    """No response before the deadline: the outcome is unknown."""
 
     code = Code.DEADLINE_EXCEEDED
 
 
 class NotFound(ServiceError):
-    """The resource does not exist, as far as this caller may know."""
+    """The resource does not exist, or the caller may not see it."""
 
     code = Code.NOT_FOUND
 
@@ -74,7 +74,7 @@ class AlreadyExists(ServiceError):
 
 
 class PermissionDenied(ServiceError):
-    """The caller is known and may not do this."""
+    """The caller is authenticated and may not do this."""
 
     code = Code.PERMISSION_DENIED
 
@@ -86,19 +86,19 @@ class ResourceExhausted(ServiceError):
 
 
 class FailedPrecondition(ServiceError):
-    """The system's state forbids it."""
+    """The state of the system does not allow it."""
 
     code = Code.FAILED_PRECONDITION
 
 
 class Aborted(ServiceError):
-    """Lost to a concurrent change; a retry may succeed."""
+    """A concurrent change came first; a retry may succeed."""
 
     code = Code.ABORTED
 
 
 class Internal(ServiceError):
-    """A bug of ours."""
+    """A bug in this system."""
 
     code = Code.INTERNAL
 
@@ -110,7 +110,7 @@ class Unavailable(ServiceError):
 
 
 class Unauthenticated(ServiceError):
-    """The caller did not prove their identity."""
+    """The caller is not authenticated."""
 
     code = Code.UNAUTHENTICATED
 
@@ -128,7 +128,7 @@ TRANSIENT_CODES = frozenset(
         Code.CANCELLED,
     }
 )
-"""Codes of failures that pass by themselves, so that a retry is worth it."""
+"""Codes of failures that a retry may cure."""
 
 _CLASSES = {cls.code: cls for cls in ServiceError.__subclasses__()}
 

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 S = TypeVar("S", bound=ServiceSettings)
 
 DRAIN_SECONDS = 10.0
-"""From SIGTERM to the end; what has not finished by then is abandoned."""
+"""From SIGTERM to the end of the process; unfinished work is abandoned then."""
 
 Serve = Callable[[S, asyncio.Event], Awaitable[None]]
 """Serves until the event is set."""
@@ -51,7 +51,7 @@ async def background_task(
     """Run `work` inside the block; after the block it has `grace_seconds` to finish by itself.
 
     If it ends earlier, `stop` is set and the end of the block raises its error, if any: a service
-    whose relay or subscriber died must not look alive.
+    whose relay or subscriber died must not appear healthy.
     """
     task = asyncio.create_task(work)
     task.add_done_callback(lambda _: stop.set())
@@ -65,7 +65,7 @@ async def background_task(
 
 
 def _tune_gc() -> None:
-    """Collect garbage cycles rarely: requests make few, and the search for them cost a tenth."""
+    """Collect garbage rarely: requests make few cycles, and the search cost a tenth of the CPU."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -86,7 +86,7 @@ async def _until_stopped(serve: Serve[S], settings: S) -> int:
         log.exception("drain took too long", seconds=DRAIN_SECONDS)
         return 1
     except PortUnavailable as error:
-        log.error("cannot start", error=str(error))  # noqa: TRY400 - the message says it all
+        log.error("cannot start", error=str(error))  # noqa: TRY400 - the message is enough
         return 1
     except Exception:
         log.exception("service failed")

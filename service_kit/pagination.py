@@ -13,7 +13,7 @@ T = TypeVar("T")
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
 MAX_DIGITS = 19
-"""Of an int64."""
+"""The digits of the largest int64."""
 
 
 def page_size(
@@ -31,7 +31,7 @@ def encode_token(last_key: object) -> str:
 
 
 def decode_token(token: str) -> str | None:
-    """The key that the page follows; None for the first page; InvalidArgument if it is no token."""
+    """The key that the page follows; None for the first page. InvalidArgument if it is no token."""
     if not token:
         return None
     try:

@@ -36,7 +36,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 """A TCP port to listen on."""
 
 MetricsPort = Annotated[int, Field(ge=0, le=65535)]
-"""A TCP port to serve Prometheus metrics on; 0 means not to."""
+"""A TCP port to serve Prometheus metrics on; 0 switches them off."""
 
 
 def local_address(port_field: str) -> Callable[[dict[str, Any]], str]:
@@ -69,9 +69,9 @@ def load(cls: type[S], env_file: Path | None = None) -> S:
         return cls(_env_file=env_file)
     except ValidationError as error:
         lines = (
-            f"{'_'.join(str(part) for part in fault['loc']).upper() or 'SETTINGS'}: {fault['msg']}"
-            for fault in error.errors(include_input=False, include_url=False)
-            # Only says that another field is invalid, which has a line of its own.
-            if fault["type"] != "default_factory_not_called"
+            f"{'_'.join(str(part) for part in each['loc']).upper() or 'SETTINGS'}: {each['msg']}"
+            for each in error.errors(include_input=False, include_url=False)
+            # Only repeats that another field is invalid, which has its own line.
+            if each["type"] != "default_factory_not_called"
         )
         raise SettingsError("\n".join(lines)) from None

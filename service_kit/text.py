@@ -1,11 +1,12 @@
-"""Text as it is compared."""
+"""A canonical form of text, for comparisons."""
 
 import unicodedata
 
 
 def canonical(text: str) -> str:
-    """The same for all spellings that differ in case, composition or spaces around.
+    """`text` in Unicode normal form C, in lower case, without surrounding spaces.
 
-    The time that takes can grow with the square of the length: limit it first.
+    Equal for spellings that differ only in these. Limit the length first: the time can grow with
+    its square.
     """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text.strip()).lower())

@@ -1,4 +1,4 @@
-"""Fixtures: a real PostgreSQL and a real RabbitMQ for the whole session."""
+"""Options of the fault matrix, and a real PostgreSQL and RabbitMQ for the whole session."""
 
 import datetime as dt
 from collections.abc import AsyncIterator, Iterator
@@ -7,34 +7,36 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.support.infrastructure import Broker, Infrastructure, started
-from tests.support.workers import Groups
+from tests.support.infrastructure import Broker, Infrastructure, start_infrastructure
+from tests.support.workers import GroupScheduler
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The fault matrix: a few rows of it, chosen by the seed, or all."""
-    parser.addoption("--faults", action="store_true", help="run the whole fault matrix")
+    """Add the options of the fault matrix."""
+    parser.addoption(
+        "--faults", action="store_true", help="run the whole fault matrix instead of a selection"
+    )
     parser.addoption(
         "--seed",
         default=dt.datetime.now(dt.UTC).date().isoformat(),
-        help="what the fault matrix draws its rows and schedules from; the date unless given",
+        help="selects the cases of the fault matrix and their schedules; default: the date",
     )
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """The seed with which this run can be repeated."""
+    """Show the seed, with which the run can be repeated."""
     return f"fault matrix: --seed {config.getoption('--seed')}"
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
-    """Which tests stay together when several workers run them."""
-    return Groups(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduler:
+    """Keep tests that share a system in one worker."""
+    return GroupScheduler(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test an id of its own: workers run each id once.
+    """Give each test a unique id, because a worker runs each id once.
 
-    Schemathesis names its tests by operation, and pytest from 9.2 on leaves that out of the ids.
+    Schemathesis names its tests by operation, which pytest leaves out of the ids since 9.2.
     """
     for item in items:
         operation = item.name.partition("[")[2].removesuffix("]")
@@ -46,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def infrastructure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Infrastructure]:
     """PostgreSQL and RabbitMQ, started by `start-services.sh --infra-only`."""
-    with started(tmp_path_factory.mktemp("infra")) as running:
+    with start_infrastructure(tmp_path_factory.mktemp("infra")) as running:
         yield running
 
 

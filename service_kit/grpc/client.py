@@ -12,8 +12,8 @@ from service_kit.grpc.status import from_rpc_error
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-# Reconnecting starts after 0.1 s and waits 1 s at most, so that a dependency's return is noticed
-# at once; keep-alive detects a peer that hangs.
+# Reconnecting starts after 0.1 s and pauses 1 s at most, so that a dependency is used again as
+# soon as it returns; keep-alive detects a peer that hangs.
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
@@ -55,7 +55,7 @@ async def call(
     *,
     timeout: float,  # noqa: ASYNC109
 ) -> Response:
-    """Call with a deadline of `timeout` seconds, connecting included, in the caller's context.
+    """Call with a deadline of `timeout` seconds, connecting included, in the current call context.
 
     Raises the ServiceError that the dependency returned, Unavailable if it cannot be reached, or
     DeadlineExceeded.

@@ -9,15 +9,15 @@ DEADLINE_SECONDS = 3.0
 
 
 def is_serving(address: str, deadline_seconds: float = DEADLINE_SECONDS) -> bool:
-    """Whether the server at `address` answers SERVING within the deadline."""
+    """Whether the server at `address` reports SERVING within the deadline."""
     with grpc.insecure_channel(address) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
+            response = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=deadline_seconds
             )
         except grpc.RpcError:
             return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from service_kit.observability.metrics import rpc_metrics
 log = structlog.get_logger(__name__)
 
 MAX_SECONDS = 35.0
-"""No call runs longer than this, whatever deadline its client gave; some wait 30 s on purpose."""
+"""No call runs longer, whatever deadline its client sets; some wait 30 s on purpose."""
 
 DRAIN_SECONDS = 8.0
 """Time for calls in progress to finish once the server stops."""
@@ -72,7 +72,7 @@ Handler = Callable[[Any, Any], Any]
 
 
 class _CallInterceptor(grpc.aio.ServerInterceptor):
-    """Runs each unary call in its caller's context and turns its errors into gRPC statuses."""
+    """Runs each unary call in its call context and maps its errors to gRPC statuses."""
 
     def __init__(self) -> None:
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -130,7 +130,7 @@ def _wrap(method: str, handle: Handler) -> Handler:
 
 
 class _AbortStatus(grpc.Status):
-    """What `abort_with_status` wants: code, details and the rich status as trailing metadata."""
+    """The argument of `abort_with_status`: code, details, and the rich status as metadata."""
 
     def __init__(self, code: grpc.StatusCode, details: str, status: bytes) -> None:
         self.code = code

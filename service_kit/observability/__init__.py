@@ -1,1 +1,1 @@
-"""What people see of a running service: logs and metrics."""
+"""Logs and metrics of a running service."""

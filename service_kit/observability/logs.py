@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard output, with the caller's context."""
+"""Structured logs: one JSON object per line on standard output, with the call's context."""
 
 import asyncio
 import atexit
@@ -52,14 +52,14 @@ def configure(service: str, level: str) -> None:
         )
     )
     logging.basicConfig(level=max(number, logging.INFO), handlers=[handler], force=True)
-    for chatty in ("aio_pika", "aiormq", "alembic", "asyncio", "aiohttp.access"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in ("aio_pika", "aiormq", "alembic", "asyncio", "aiohttp.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _Output:
     """Writes lines together, at most FLUSH_SECONDS late; warnings and worse at once.
 
-    A write for each line of the access log would cost a fifth of the gateway's time.
+    One write per line of the access log would cost a fifth of the gateway's CPU.
     """
 
     def __init__(self, stream: TextIO) -> None:

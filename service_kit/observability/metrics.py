@@ -1,4 +1,4 @@
-"""Prometheus metrics that every service has, and the page that serves them."""
+"""Prometheus metrics of every service, and the page that serves them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,10 +9,10 @@ from service_kit.errors import PortUnavailable
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _RPC_SECONDS = Histogram(
-    "rpc_server_seconds", "Time to answer a gRPC call", ("method",), buckets=_BUCKETS
+    "rpc_server_seconds", "Duration of a gRPC call", ("method",), buckets=_BUCKETS
 )
 _RPC_FAILURES = Counter(
-    "rpc_server_failures", "gRPC calls answered with an error", ("method", "code")
+    "rpc_server_failures", "gRPC calls that returned an error", ("method", "code")
 )
 
 
@@ -30,7 +30,7 @@ def rpc_metrics(method: str) -> tuple[Histogram, Callable[[str], None]]:
 
 @contextmanager
 def serve_metrics(host: str, port: int) -> Iterator[None]:
-    """Serve this process's metrics over HTTP inside the block, from a thread; port 0: not at all.
+    """Serve this process's metrics over HTTP inside the block, in a thread; not at all on port 0.
 
     Raises PortUnavailable.
     """

@@ -1,4 +1,4 @@
-"""One engine a service, short transactions, driver failures as service errors."""
+"""One engine per service, short transactions, driver failures as service errors."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -31,10 +31,10 @@ _TRANSIENT = {
     "28000": "the role may not log in",
     "28P01": "the password was changed",
     "3D000": "the database is being restored",
-    "42501": "a privilege was taken away",
+    "42501": "a privilege was revoked",
     "55000": "the database is closed to connections",
 }
-"""What an operator did to the server and will undo: not the fault of the request."""
+"""What an operator did to the server and will undo: the request is not at fault."""
 
 
 @asynccontextmanager
@@ -88,8 +88,8 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction, committed at the end of the block, rolled back if the block raises.
 
     Raises Aborted (DATABASE_CONFLICT) for a deadlock or serialization failure, and Unavailable
-    (DATABASE_UNAVAILABLE) when the database is unreachable, full, too slow or closed to us: the
-    outcome of the commit is then unknown. Constraint violations pass as they are.
+    (DATABASE_UNAVAILABLE) when the database is unreachable, full, too slow or closed: the outcome
+    of the commit is then unknown. Constraint violations pass as they are.
     """
     try:
         async with engine.begin() as connection:
@@ -116,7 +116,7 @@ async def autocommit(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def dry_run(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """As `transaction`, but always rolled back: shows what would happen."""
+    """As `transaction`, but always rolled back."""
     async with transaction(engine) as connection:
         yield connection
         await connection.rollback()
@@ -124,14 +124,14 @@ async def dry_run(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Statements that all see the database as the first one saw it; none may write."""
+    """A read-only transaction: all statements see the database as the first one saw it."""
     async with transaction(engine) as connection:
         await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         yield connection
 
 
 def as_service_error(error: Exception) -> ServiceError | None:
-    """What a driver's or pool's exception means to a caller; None if it means nothing to them."""
+    """The error for a driver's or pool's exception; None if the exception is to pass as it is."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     state = str(getattr(cause, "sqlstate", None) or "")
     if state in _CONFLICTS:
@@ -148,7 +148,7 @@ def as_service_error(error: Exception) -> ServiceError | None:
 
 
 def retrying_conflicts(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """Run a whole transaction again when it lost a deadlock or serialization conflict."""
+    """Run a whole transaction again after a deadlock or serialization failure."""
     return stamina.retry(on=Aborted, attempts=5, timeout=5.0, wait_initial=0.01, wait_max=0.2)(
         operation
     )

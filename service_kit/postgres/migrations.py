@@ -38,7 +38,7 @@ async def _upgrade(url: str, script_location: Path) -> None:
     engine = create_async_engine(url, poolclass=NullPool, connect_args={"timeout": CONNECT_SECONDS})
     try:
         async with asyncio.timeout(_WAIT_SECONDS), engine.begin() as connection:
-            # Held until the commit: the replica that waited finds nothing left to do.
+            # Held until the commit: a replica that waited for it finds nothing left to do.
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             await connection.run_sync(_run, script_location)
     except Exception as error:
@@ -67,7 +67,7 @@ def _config(connection: Connection, script_location: Path) -> Config:
 
 
 async def write_revision(url: str, package: str, message: str) -> None:
-    """Write the next revision of `package`: what its tables have and the database has not."""
+    """Write the next revision of `package`: the difference of its tables from the database."""
     script_location = _folder(package)
 
     def write(connection: Connection) -> None:
@@ -82,7 +82,7 @@ async def write_revision(url: str, package: str, message: str) -> None:
 
 
 def run_env(metadata: MetaData) -> None:
-    """The whole of a service's `migrations/env.py`: run on the connection that `migrate` gave."""
+    """The body of each service's `migrations/env.py`: runs on the connection of `migrate`."""
     context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
     with context.begin_transaction():
         context.run_migrations()

@@ -1,4 +1,4 @@
-"""What all tables share."""
+"""The naming convention of all tables."""
 
 from sqlalchemy import MetaData
 

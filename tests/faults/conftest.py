@@ -1,4 +1,4 @@
-"""Which rows of the fault matrix run, with which seed, and what is counted on the way."""
+"""Which cases of the fault matrix run, the shops and buyers they use, and the report."""
 
 import random
 import time
@@ -11,52 +11,63 @@ import pytest
 import pytest_asyncio
 
 from proto.events import INVENTORY_QUEUE
-from tests.faults import queues, tally
-from tests.faults.harness import Shop, shop_running
-from tests.faults.load import Load
+from tests.faults.buyers import Buyers
+from tests.faults.checks import totals
+from tests.faults.injection import planted_bugs, targets
+from tests.faults.injection.crash_points import CRASH_POINTS
+from tests.faults.injection.faulty_infrastructure import (
+    FaultyInfrastructure,
+    start_faulty_infrastructure,
+)
+from tests.faults.shop.shop import Shop
+from tests.faults.shop.start import start_shop
+from tests.support import queues
 from tests.support.infrastructure import Infrastructure
 from tests.support.waiting import eventually
 
 OPTION = "--faults"
+CASE_SECONDS = 300
+RUNS_LAST = "test_totals.py"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Spread a test over its cases: all of them, or some that the seed picks.
+    """Run a test with all its cases, or with some that the seed selects.
 
-    `@pytest.mark.rows(name, cases, quick=n)`: n of the cases run without --faults.
+    `@pytest.mark.cases(name, values, quick=n)`: n of the values without --faults.
     """
-    mark = metafunc.definition.get_closest_marker("rows")
+    mark = metafunc.definition.get_closest_marker("cases")
     if mark is None:
         return
-    name, cases = mark.args
-    cases = list(cases)
+    name, values = mark.args
+    values = list(values)
     if not metafunc.config.getoption(OPTION):
-        chance = random.Random(f"{seed_of(metafunc.config)} {metafunc.definition.name}")
-        picked = set(chance.sample(cases, k=mark.kwargs["quick"]))
-        cases = [case for case in cases if case in picked]
-    metafunc.parametrize(name, cases)
+        rng = random.Random(f"{seed_of(metafunc.config)} {metafunc.definition.name}")
+        selected = set(rng.sample(values, k=mark.kwargs["quick"]))
+        values = [value for value in values if value in selected]
+    metafunc.parametrize(name, values)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only the whole matrix runs; give slow rows their time."""
-    mine = [item for item in items if Path(__file__).parent in item.path.parents]
-    for item in mine:
+    """Give cases their time, put the totals last, and deselect what only the whole matrix runs."""
+    own = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in own:
         if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.timeout(CASE_SECONDS))
+    last = {item for item in own if item.path.name == RUNS_LAST}
+    items.sort(key=last.__contains__)
     if config.getoption(OPTION):
         return
-    left_out = {item for item in mine if item.get_closest_marker("whole_matrix")}
+    deselected = {item for item in own if item.get_closest_marker("whole_matrix")}
     groups: dict[str, list[pytest.Item]] = {}
-    for item in mine:
+    for item in own:
         if mark := item.get_closest_marker("one_of"):
             groups.setdefault(mark.args[0], []).append(item)
     for name, group in groups.items():
-        drawn = random.Random(f"{seed_of(config)} {name}").choice(group)
-        left_out |= {item for item in group if item is not drawn}
-    kept = [item for item in items if item not in left_out]
-    if left_out:
-        config.hook.pytest_deselected(items=list(left_out))
-        items[:] = kept
+        selected = random.Random(f"{seed_of(config)} {name}").choice(group)
+        deselected |= {item for item in group if item is not selected}
+    if deselected:
+        config.hook.pytest_deselected(items=list(deselected))
+        items[:] = [item for item in items if item not in deselected]
 
 
 def seed_of(config: pytest.Config) -> str:
@@ -65,98 +76,128 @@ def seed_of(config: pytest.Config) -> str:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand over what was counted, if this is a worker of pytest-xdist."""
+    """Send the counts to the controller, if this is a worker of pytest-xdist."""
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["tally"] = dict(tally.TOTAL)
-        session.config.workeroutput["steps"] = sorted(tally.STEPS)
+        session.config.workeroutput["counts"] = dict(totals.COUNTS)
+        session.config.workeroutput["crash_points"] = sorted(totals.CRASH_POINTS_HIT)
 
 
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what a worker counted, unless it crashed."""
+    """Add the counts of a worker, unless it crashed."""
     output = getattr(node, "workeroutput", {})
-    tally.TOTAL.update(output.get("tally", {}))
-    tally.STEPS.update(output.get("steps", ()))
+    totals.COUNTS.update(output.get("counts", {}))
+    totals.CRASH_POINTS_HIT.update(output.get("crash_points", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell what the rows that held had to bear."""
-    if tally.TOTAL:
-        counted = ", ".join(f"{count:,} {what}" for what, count in sorted(tally.TOTAL.items()))
+    """Report what the passed cases counted, and the crash points that were hit."""
+    if totals.COUNTS:
         seed = seed_of(terminalreporter.config)
-        terminalreporter.write_line(f"fault matrix, seed {seed}: {counted}")
-    if tally.STEPS:
-        steps = "\n".join(f"  {step}" for step in sorted(tally.STEPS))
-        terminalreporter.write_line(f"steps at which a service died: {len(tally.STEPS)}\n{steps}")
+        terminalreporter.write_line(f"fault matrix, seed {seed}: {_summary(totals.COUNTS)}")
+    if totals.CRASH_POINTS_HIT:
+        points = "\n".join(f"  {point}" for point in sorted(totals.CRASH_POINTS_HIT))
+        count = len(totals.CRASH_POINTS_HIT)
+        terminalreporter.write_line(f"crash points hit: {count}\n{points}")
+
+
+def _summary(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
 
 
 @pytest.fixture(scope="session")
 def seed(request: pytest.FixtureRequest) -> str:
-    """What every schedule of this run is drawn from."""
+    """The seed of every random choice of this run."""
     return seed_of(request.config)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def existing_targets() -> None:
+    """Fail every test if a function that this suite wraps in the product was renamed."""
+    names = [point.target for point in CRASH_POINTS.values()]
+    unknown = targets.unknown([*names, *planted_bugs.TARGETS])
+    if unknown:
+        pytest.fail("functions that tests wrap do not exist:\n" + "\n".join(unknown), pytrace=False)
 
 
 @pytest.fixture(autouse=True)
 def progress(request: pytest.FixtureRequest, seed: str) -> Iterator[None]:
-    """Tell each row of the whole matrix as it ends: its time and what it counted."""
+    """With --faults, report the time and the counts of each test as it ends."""
     plugins = request.config.pluginmanager
     reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
     if reporter is None or capture is None or not request.config.getoption(OPTION):
         yield
         return
     started = time.monotonic()
-    before = tally.TOTAL.copy()
+    before = totals.COUNTS.copy()
     yield
-    done = tally.TOTAL - before
-    counted = ", ".join(f"{count} {what}" for what, count in sorted(done.items()))
+    seconds, counts = time.monotonic() - started, totals.COUNTS - before
     with capture.global_and_fixture_disabled():
         reporter.write_line(
-            f"\n  {request.node.name}: {time.monotonic() - started:.0f} s, seed {seed}, {counted}"
+            f"\n  {request.node.name}: {seconds:.0f} s, seed {seed}, {_summary(counts)}"
         )
 
 
-Start = Callable[..., AbstractAsyncContextManager[Shop]]
+StartShop = Callable[..., AbstractAsyncContextManager[Shop]]
 
 
 @pytest.fixture
-def start(infrastructure: Infrastructure, tmp_path: Path) -> Start:
-    """Starts a shop of the test's own."""
+def start_own_shop(infrastructure: Infrastructure, tmp_path: Path) -> StartShop:
+    """Starts a shop for this test only; options as those of `start_shop`."""
 
-    def run(**options: Any) -> AbstractAsyncContextManager[Shop]:
-        return shop_running(infrastructure, tmp_path, **options)
+    def start(**options: Any) -> AbstractAsyncContextManager[Shop]:
+        return start_shop(infrastructure, tmp_path, **options)
 
-    return run
+    return start
 
 
 @pytest_asyncio.fixture(scope="package")
 async def shop(
     infrastructure: Infrastructure, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Shop]:
-    """One shop, with a proxy in each link, for all rows that leave it whole."""
-    async with shop_running(
-        infrastructure, tmp_path_factory.mktemp("shop"), linked=True
-    ) as running:
+    """The shop of all tests that do not damage it permanently, with a proxy in each link."""
+    async with start_shop(infrastructure, tmp_path_factory.mktemp("shop"), linked=True) as running:
         yield running
-        await left_clean(running)
+        await assert_quiet(running)
 
 
-async def left_clean(shop: Shop) -> None:
-    """Return if the audits raised no late alarm, and nobody holds a message without its ack."""
-    assert shop.alarms() == []
+@pytest.fixture(scope="module")
+def faulty_infrastructure(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[FaultyInfrastructure]:
+    """A PostgreSQL and a RabbitMQ for one module, which may crash them."""
+    with start_faulty_infrastructure(tmp_path_factory.mktemp("faulty") / "run") as started:
+        yield started
 
-    async def unacked() -> int:
-        return await queues.unfinished(shop.broker, INVENTORY_QUEUE)
 
-    await eventually(unacked, lambda count: count == 0)
+@pytest_asyncio.fixture(scope="module")
+async def shop_under_fault(
+    faulty_infrastructure: FaultyInfrastructure, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Shop]:
+    """A shop on the infrastructure that the module may crash."""
+    folder = tmp_path_factory.mktemp("shop")
+    async with start_shop(faulty_infrastructure.infrastructure, folder) as running:
+        yield running
+        await assert_quiet(running)
+
+
+async def assert_quiet(shop: Shop) -> None:
+    """No service found a late inconsistency, and the consumer's queue has no unacked message."""
+    assert shop.new_inconsistencies() == []
+
+    async def messages() -> int:
+        return await queues.total_count(shop.broker, INVENTORY_QUEUE)
+
+    await eventually(messages, lambda count: count == 0)
 
 
 @pytest_asyncio.fixture(scope="package")
-async def customers(shop: Shop, seed: str) -> Load:
-    """The buyers of this shop; all that they were ever told must stay true."""
-    return await Load.of(shop, seed)
+async def registered_buyers(shop: Shop, seed: str) -> Buyers:
+    """The buyers of the shop; modules with a shop of their own override this fixture."""
+    return await Buyers.register(shop, seed)
 
 
 @pytest.fixture
-def load(customers: Load, request: pytest.FixtureRequest) -> Load:
-    """The buyers of the shop, who draw what belongs to this row."""
-    customers.begin(request.node.name)
-    return customers
+def buyers(registered_buyers: Buyers, request: pytest.FixtureRequest) -> Buyers:
+    """The buyers, who order what belongs to this test."""
+    registered_buyers.start_case(request.node.name)
+    return registered_buyers

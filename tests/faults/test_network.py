@@ -1,6 +1,6 @@
-"""Links that fail in every way, one after the other, under load.
+"""Each link fails in each way while orders are placed.
 
-The gateway answers within its deadline throughout, and what it did not know it did not claim.
+The gateway responds within its deadline, and never reports a success that it does not know of.
 """
 
 import asyncio
@@ -11,22 +11,23 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.faults.harness import LINKS, SERVICES, Shop
-from tests.faults.invariants import broken
-from tests.faults.links import Link
-from tests.faults.load import Load
+from tests.faults.buyers import Buyers
+from tests.faults.checks.invariants import violations_after
+from tests.faults.injection.faulty_link import FaultyLink
+from tests.faults.shop.shop import Shop
+from tests.faults.shop.topology import LINKS, SERVICES
 
 GATEWAY_SECONDS = 5.0
-"""The deadline of the gateway's calls (api_gateway/clients.py)."""
+"""The deadline of the gateway's calls (api_gateway/clients)."""
 SLACK_SECONDS = 2.5
-"""What busy machines may add to it."""
+"""What a busy machine may add to it."""
 HANG_SECONDS = GATEWAY_SECONDS + 1.5
-"""Longer than the gateway waits."""
+"""Longer than the deadline of the gateway."""
 _RESETS = 12
 
 
 @asynccontextmanager
-async def _gone(link: Link) -> AsyncIterator[None]:
+async def _cut(link: FaultyLink) -> AsyncIterator[None]:
     await link.cut()
     await asyncio.sleep(2)
     yield
@@ -34,7 +35,7 @@ async def _gone(link: Link) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _silent(link: Link) -> AsyncIterator[None]:
+async def _hanging(link: FaultyLink) -> AsyncIterator[None]:
     link.pause()
     await asyncio.sleep(HANG_SECONDS)
     yield
@@ -42,7 +43,7 @@ async def _silent(link: Link) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _requests_lost(link: Link) -> AsyncIterator[None]:
+async def _requests_lost(link: FaultyLink) -> AsyncIterator[None]:
     link.lose_requests = True
     await asyncio.sleep(HANG_SECONDS)
     yield
@@ -50,15 +51,15 @@ async def _requests_lost(link: Link) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _replies_lost(link: Link) -> AsyncIterator[None]:
-    link.lose_replies = True
+async def _responses_lost(link: FaultyLink) -> AsyncIterator[None]:
+    link.lose_responses = True
     await asyncio.sleep(HANG_SECONDS)
     yield
     link.heal()
 
 
 @asynccontextmanager
-async def _slow(link: Link) -> AsyncIterator[None]:
+async def _slow(link: FaultyLink) -> AsyncIterator[None]:
     link.latency_seconds = 0.3
     await asyncio.sleep(2)
     yield
@@ -66,61 +67,61 @@ async def _slow(link: Link) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _resetting(link: Link) -> AsyncIterator[None]:
+async def _resetting(link: FaultyLink) -> AsyncIterator[None]:
     for _ in range(_RESETS):
         link.drop()
         await asyncio.sleep(0.2)
     yield
 
 
-FAILURES = {
-    "is cut": _gone,
-    "forwards nothing": _silent,
-    "loses what is asked": _requests_lost,
-    "loses what is answered": _replies_lost,
-    "takes 300 ms longer": _slow,
+FAULTS = {
+    "is cut": _cut,
+    "hangs": _hanging,
+    "loses requests": _requests_lost,
+    "loses responses": _responses_lost,
+    "is 300 ms slower": _slow,
     "resets its connections": _resetting,
 }
 CASES = [
-    f"{user} to {used} {failure}" for (user, used), failure in itertools.product(LINKS, FAILURES)
+    f"{client} to {server} {fault}" for (client, server), fault in itertools.product(LINKS, FAULTS)
 ]
 
 
-@pytest.mark.rows("case", CASES, quick=1)
+@pytest.mark.cases("case", CASES, quick=1)
 async def test_a_link_fails_and_no_order_is_lost_or_doubled(
-    shop: Shop, load: Load, case: str
+    shop: Shop, buyers: Buyers, case: str
 ) -> None:
-    user, _, used, failure = case.split(" ", 3)
-    link = shop.links[user, used]
-    met = link.met
-    async with load.going_on():
-        async with FAILURES[failure](link):
-            assert link.met > met, "nothing met the failure"
+    client, _, server, fault = case.split(" ", 3)
+    link = shop.links[client, server]
+    affected = link.affected
+    async with buyers.ordering():
+        async with FAULTS[fault](link):
+            assert link.affected > affected, "the fault affected nothing"
         healed_at = time.monotonic()
-    assert await broken(shop, load, healed_at) == []
-    assert load.slowest < GATEWAY_SECONDS + SLACK_SECONDS
+    assert await violations_after(shop, buyers, healed_at) == []
+    assert buyers.slowest_response < GATEWAY_SECONDS + SLACK_SECONDS
 
 
-@pytest.mark.rows("service", [name for name in SERVICES if name != "api_gateway"], quick=1)
-async def test_a_service_hangs_and_the_gateway_answers_in_time(
-    shop: Shop, load: Load, service: str
+@pytest.mark.cases("service", [name for name in SERVICES if name != "api_gateway"], quick=1)
+async def test_a_service_hangs_and_the_gateway_responds_in_time(
+    shop: Shop, buyers: Buyers, service: str
 ) -> None:
-    sent = load.sent
-    async with load.going_on():
-        async with shop.children[service].hung():
+    sent = buyers.orders_sent
+    async with buyers.ordering():
+        async with shop.processes[service].hung():
             await asyncio.sleep(HANG_SECONDS)
-            assert load.sent > sent
+            assert buyers.orders_sent > sent
         healed_at = time.monotonic()
-    assert await broken(shop, load, healed_at) == []
-    assert load.slowest < GATEWAY_SECONDS + SLACK_SECONDS
+    assert await violations_after(shop, buyers, healed_at) == []
+    assert buyers.slowest_response < GATEWAY_SECONDS + SLACK_SECONDS
 
 
 @pytest.mark.whole_matrix
-async def test_a_gateway_that_hangs_loses_nothing(shop: Shop, load: Load) -> None:
-    load.gateway_dies = True
-    async with load.going_on():
-        async with shop.children["api_gateway"].hung():
+async def test_a_gateway_that_hangs_loses_no_order(shop: Shop, buyers: Buyers) -> None:
+    buyers.gateway_fails = True
+    async with buyers.ordering():
+        async with shop.processes["api_gateway"].hung():
             await asyncio.sleep(HANG_SECONDS)
         healed_at = time.monotonic()
-    assert load.slowest > HANG_SECONDS - 1, "nobody waited for it"
-    assert await broken(shop, load, healed_at) == []
+    assert buyers.slowest_response > HANG_SECONDS - 1, "no request waited for it"
+    assert await violations_after(shop, buyers, healed_at) == []

@@ -1,4 +1,4 @@
-"""Services inside the test's process, on real databases and over real gRPC."""
+"""Services inside the test process, on real databases and over real gRPC."""
 
 from collections.abc import AsyncIterator
 
@@ -14,7 +14,7 @@ from tests.support.services import (
     users_running,
 )
 
-# The tracebacks of failures that tests provoke would take seconds to draw.
+# Rich tracebacks of expected failures would take seconds each.
 structlog.configure(
     processors=[
         structlog.processors.add_log_level,
@@ -41,14 +41,14 @@ async def users(user_database_url: str) -> AsyncIterator[Users]:
 async def orders(
     order_database_url: str, users: Users, inventory: Inventory
 ) -> AsyncIterator[Orders]:
-    """The order service on a fresh database, beside real neighbours.
+    """The order service on a fresh database, with real dependencies.
 
-    There is no producer: the outbox only fills, and nothing is offered again.
+    Without a producer, the outbox only fills, and no event is republished.
     """
     async with orders_running(
         order_database_url,
         users_address=users.address,
         inventory_address=inventory.address,
-        order_reoffer_seconds=3600,
+        order_republish_seconds=3600,
     ) as service:
         yield service

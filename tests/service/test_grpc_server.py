@@ -1,4 +1,4 @@
-"""What every gRPC server does with what its services raise."""
+"""How a gRPC server logs and maps the errors that its servicers raise."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ SERVICE = "test.Raising"
     ("error", "code", "levels"),
     [
         (RuntimeError("a bug"), Code.INTERNAL, ["error"]),
-        (Internal("INTERNAL", "a neighbour's bug"), Code.INTERNAL, ["warning"]),
-        (Unavailable("UNAVAILABLE", "away"), Code.UNAVAILABLE, ["warning"]),
+        (Internal("INTERNAL", "a bug in a dependency"), Code.INTERNAL, ["warning"]),
+        (Unavailable("UNAVAILABLE", "gone"), Code.UNAVAILABLE, ["warning"]),
         (NotFound("USER_NOT_FOUND", "none"), Code.NOT_FOUND, []),
     ],
     ids=repr,
 )
-async def test_a_fault_is_logged_once_and_a_refusal_not_at_all(
+async def test_a_failure_is_logged_once_and_a_refusal_is_not_logged(
     error: Exception, code: Code, levels: list[str]
 ) -> None:
     async def raises(_request: bytes, _context: Any) -> bytes:

@@ -1,1 +1,1 @@
-"""What the tests share: ports, waiting, infrastructure, the running system."""
+"""Shared by all tests: ports, waiting, infrastructure, clients, the running system."""

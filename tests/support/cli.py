@@ -1,4 +1,4 @@
-"""The services' commands, run as people run them."""
+"""Commands of the services, run as separate processes."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ class CommandResult:
 
 
 async def run_command(service: str, *arguments: str, **environment: str) -> CommandResult:
-    """Run `python -m <service> ...` with these variables on top of the usual ones."""
+    """Run `python -m <service> ...` with these variables added to the environment."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", service, *arguments),
@@ -43,5 +43,5 @@ async def run_command(service: str, *arguments: str, **environment: str) -> Comm
 
 
 def url_of(engine: AsyncEngine) -> str:
-    """The URL that an engine was made from."""
+    """The URL of an engine, with its password."""
     return engine.url.render_as_string(hide_password=False)

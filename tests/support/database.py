@@ -1,4 +1,4 @@
-"""Looking into a service's database behind its back."""
+"""The contents and schema of a service's database, read without the service."""
 
 import asyncio
 import os
@@ -49,7 +49,7 @@ async def contents(engine: AsyncEngine, metadata: MetaData) -> Contents:
 async def refused(
     engine: AsyncEngine, metadata: MetaData, code: Code, reason: str
 ) -> AsyncIterator[pytest.ExceptionInfo[ServiceError]]:
-    """Expects the block to be refused with this code and reason, and nothing to change by it."""
+    """The block must raise an error with this code and reason, and change no row."""
     before = await contents(engine, metadata)
     with pytest.raises(ServiceError) as refusal:
         yield refusal
@@ -58,7 +58,7 @@ async def refused(
 
 
 async def differences(engine: AsyncEngine, metadata: MetaData) -> list[Any]:
-    """What Alembic would still have to migrate for the database to equal the models."""
+    """The differences that Alembic finds between the database and the tables."""
     async with engine.connect() as connection:
         return await connection.run_sync(
             lambda sync: list(
@@ -80,7 +80,7 @@ async def schema(engine: AsyncEngine) -> set[tuple[str, str, str]]:
 
 
 async def migrated_by_replicas(service: str, url: str, replicas: int = 3) -> list[int]:
-    """Run the migrations of a service in so many processes at once; their exit codes."""
+    """Run the migrations of a service in several processes at once; their exit codes."""
     variable = f"{service.split('_', maxsplit=1)[0].upper()}_DATABASE_URL"
     processes = [
         await asyncio.create_subprocess_exec(

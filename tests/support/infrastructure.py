@@ -1,4 +1,4 @@
-"""A PostgreSQL and a RabbitMQ of the tests' own, started as users start them."""
+"""PostgreSQL and RabbitMQ for the tests, started by `start-services.sh --infra-only`."""
 
 import os
 import shlex
@@ -22,7 +22,7 @@ START = str(CHECKOUT / "start-services.sh")
 
 @dataclass(frozen=True)
 class Infrastructure:
-    """Where the database server and the broker of this test session are."""
+    """Addresses of the database server and the broker."""
 
     admin_url: str
     broker_url: str
@@ -48,8 +48,8 @@ class Infrastructure:
         permissions = {"configure": ".*", "write": ".*", "read": ".*"}
         async with broker.management() as api:
             (await api.put(f"/api/vhosts/{name}")).raise_for_status()
-            answer = await api.put(f"/api/permissions/{name}/{login.username}", json=permissions)
-            answer.raise_for_status()
+            response = await api.put(f"/api/permissions/{name}/{login.username}", json=permissions)
+            response.raise_for_status()
             try:
                 yield broker
             finally:
@@ -66,7 +66,7 @@ class Infrastructure:
 
 @dataclass(frozen=True)
 class Broker:
-    """A virtual host: its AMQP URL, and its management API to look into queues."""
+    """A virtual host: its AMQP URL and its management API."""
 
     url: str
     management_url: str
@@ -81,19 +81,19 @@ class Broker:
             yield api
 
     async def peek(self, queue: str, count: int = 1000) -> list[dict[str, object]]:
-        """The messages that lie in a queue, which stay there."""
-        wanted = {"count": count, "ackmode": "ack_requeue_true", "encoding": "auto"}
+        """The messages of a queue as the management page shows them; they stay in it."""
+        request = {"count": count, "ackmode": "ack_requeue_true", "encoding": "auto"}
         async with self.management() as api:
-            answer = await api.post(
-                f"/api/queues/{quote(self.name, safe='')}/{queue}/get", json=wanted
+            response = await api.post(
+                f"/api/queues/{quote(self.name, safe='')}/{queue}/get", json=request
             )
-            answer.raise_for_status()
-            return list(answer.json())
+            response.raise_for_status()
+            return list(response.json())
 
 
 @contextmanager
-def started(run_dir: Path) -> Iterator[Infrastructure]:
-    """Run a PostgreSQL and a RabbitMQ in `run_dir` inside the block."""
+def start_infrastructure(run_dir: Path) -> Iterator[Infrastructure]:
+    """PostgreSQL and RabbitMQ run in `run_dir` inside the block."""
     port, management_port = free_port(), free_port()
     environment = {
         **os.environ,

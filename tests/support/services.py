@@ -1,4 +1,4 @@
-"""The services inside the test's process: the real `serve` of each, on a port of its own."""
+"""The services inside the test process: the real `serve` of each, on its own port."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -47,7 +47,7 @@ S = TypeVar("S", bound=ServiceSettings)
 
 @dataclass(frozen=True)
 class Service(Generic[Stub]):
-    """A running service: its stub, and a way into its database behind its back."""
+    """A running service: its address, its stub, and an engine on its database."""
 
     address: str
     stub: Stub
@@ -66,7 +66,7 @@ async def ask(
     method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
     request: Request,
 ) -> Response:
-    """Call as the services call each other; raises the ServiceError that was answered."""
+    """Call as the services call each other; raises the ServiceError that is returned."""
     return await call(method, request, timeout=CALL_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""The whole system as users start it, with ways to look behind its back and to hurt it."""
+"""The whole system as users start it, with access to its data and ways to make it fail."""
 
 import asyncio
 import os
@@ -12,9 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import asyncpg
 import httpx
 import psutil
 
@@ -23,6 +21,7 @@ from launcher.supervisor import processes
 from launcher.supervisor.supervisord import Supervisor
 from tests.support.infrastructure import CHECKOUT, START, Broker
 from tests.support.ports import free_port, free_ports
+from tests.support.postgres import Database
 from tests.support.waiting import eventually
 
 PORTS = (
@@ -36,7 +35,7 @@ PORTS = (
     "INVENTORY_SERVICE_METRICS_PORT",
     "ORDER_SERVICE_METRICS_PORT",
 )
-_OWN = {
+_SETTINGS = {
     "JWT_SECRET": "a secret of the system tests, and of nobody else",
     "ADMIN_EMAIL": "admin@example.com",
     "ADMIN_PASSWORD": "the administrator's own",
@@ -44,66 +43,21 @@ _OWN = {
     "LOGIN_RATE": "100000/minute",
 }
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
-_NO_FAULT = re.compile('"event":"(dead letter|error when creating transport)')
+_EXPECTED_ERROR = re.compile('"event":"(dead letter|error when creating transport)')
 START_SECONDS = 150
-UP_AGAIN_SECONDS = 30.0
-
-_TABLES = r"""
-SELECT format(
-    'SELECT %L AS name, count(*) AS rows, md5(string_agg(t::text, E''\n'' ORDER BY t::text))'
-    ' AS checksum FROM %I AS t', tablename, tablename) AS checksum
-FROM pg_tables WHERE schemaname = 'public'
-"""
-
-Rows = list[dict[str, Any]]
-
-
-class Database:
-    """A service's database, asked directly; one question at a time."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url.replace("+asyncpg", "", 1)
-        self._connection: Any = None
-
-    async def _connected(self) -> Any:
-        # Servers are killed here: the connection of a moment ago may be gone.
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(self._url, timeout=10, command_timeout=10)
-        return self._connection
-
-    async def close(self) -> None:
-        """Close the connection; the next question opens another one."""
-        if self._connection is not None:
-            await self._connection.close()
-        self._connection = None
-
-    async def rows(self, statement: str, *parameters: object) -> Rows:
-        """What a statement returns."""
-        connection = await self._connected()
-        return [dict(row) for row in await connection.fetch(statement, *parameters)]
-
-    async def value(self, statement: str, *parameters: object) -> Any:
-        """The only column of the only row, or None without a row."""
-        rows = await self.rows(statement, *parameters)
-        return next(iter(rows[0].values())) if rows else None
-
-    async def contents(self) -> dict[str, tuple[int, str]]:
-        """For each table its number of rows and a checksum of them all."""
-        tables = await self.rows(_TABLES)
-        found = await self.rows(" UNION ALL ".join(table["checksum"] for table in tables))
-        return {row["name"]: (row["rows"], row["checksum"]) for row in found}
+RESTART_SECONDS = 30.0
 
 
 @dataclass
 class System:
-    """A system of the tests' own: its script, processes, databases, broker and logs."""
+    """A running system: its script, processes, databases, broker and logs."""
 
     run_dir: Path
     environment: Mapping[str, str]
     settles: bool = True
-    """False once orders did not settle in time: no other test waits that long for them again."""
+    """False once orders did not settle in time: later tests then wait only a second for them."""
 
-    def run(self, *arguments: str, timeout: float = START_SECONDS) -> "Done":
+    def run(self, *arguments: str, timeout: float = START_SECONDS) -> "Completed":
         """`./start-services.sh` with these arguments."""
         return subprocess.run(
             [START, *arguments],
@@ -117,82 +71,78 @@ class System:
 
     @property
     def gateway_url(self) -> str:
-        """Where the REST API is."""
+        """The URL of the REST API."""
         return f"http://127.0.0.1:{self.environment['API_GATEWAY_PORT']}"
 
     def address(self, service: str) -> str:
-        """Where a service's gRPC server is."""
+        """The address of a service's gRPC server."""
         return f"127.0.0.1:{self.environment[f'{service.upper()}_PORT']}"
 
     @property
-    def told(self) -> dict[str, str]:
-        """What the launcher wrote for tests and tools."""
+    def exported_environment(self) -> dict[str, str]:
+        """The variables in the launcher's `environment.env`."""
         words = shlex.split((self.run_dir / "environment.env").read_text(), comments=True)
         return dict(word.split("=", 1) for word in words)
 
     @cached_property
     def users(self) -> Database:
         """user_service's database."""
-        return Database(self.told["USER_DATABASE_URL"])
+        return Database(self.exported_environment["USER_DATABASE_URL"])
 
     @cached_property
     def inventory(self) -> Database:
         """inventory_service's database."""
-        return Database(self.told["INVENTORY_DATABASE_URL"])
+        return Database(self.exported_environment["INVENTORY_DATABASE_URL"])
 
     @cached_property
     def orders(self) -> Database:
         """order_service's database."""
-        return Database(self.told["ORDER_DATABASE_URL"])
-
-    async def disconnect(self) -> None:
-        """Close the connections to the databases."""
-        for database in (self.users, self.inventory, self.orders):
-            await database.close()
+        return Database(self.exported_environment["ORDER_DATABASE_URL"])
 
     @property
     def broker(self) -> Broker:
         """The broker's only virtual host."""
-        return Broker(self.told["RABBITMQ_URL"], self.told["RABBITMQ_MANAGEMENT_URL"], "/")
+        exported = self.exported_environment
+        return Broker(exported["RABBITMQ_URL"], exported["RABBITMQ_MANAGEMENT_URL"], "/")
 
     def log(self, name: str) -> str:
         """Everything that a program logged."""
         return (self.run_dir / "logs" / f"{name}.log").read_text(errors="replace")
 
-    def faults(self) -> list[str]:
-        """What services logged as errors of their own: dead letters and a broker away are none."""
+    def unexpected_errors(self) -> list[str]:
+        """Errors that services logged, except dead letters and lost broker connections."""
         logs = self.run_dir.joinpath("logs").glob("*_*.log")
         lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
         errors = [line for line in lines if '"level":"error"' in line]
-        return [line for line in errors if not _NO_FAULT.search(line)]
+        return [line for line in errors if not _EXPECTED_ERROR.search(line)]
 
     def processes(self) -> list[psutil.Process]:
-        """Every process that was started for this run directory and still runs."""
+        """The running processes that were started for this run directory."""
         return processes.find(self.run_dir)
 
     async def status(self) -> dict[str, tuple[str, int]]:
         """Each program's state and pid, as `./start-services.sh status` prints them."""
-        done = await asyncio.to_thread(self.run, "status")
-        found = re.findall(r"^(\w+) +([A-Z]+) +pid (\d+)", done.stdout, re.MULTILINE)
+        completed = await asyncio.to_thread(self.run, "status")
+        found = re.findall(r"^(\w+) +([A-Z]+) +pid (\d+)", completed.stdout, re.MULTILINE)
         return {name: (state, int(pid)) for name, state, pid in found}
 
     async def states(self) -> dict[str, tuple[str, int]]:
-        """As `status`, without the second that its script takes to start."""
+        """As `status`, but asks the supervisor itself, which is faster."""
         supervisor = Supervisor(Layout(CHECKOUT, self.run_dir))
         states = await asyncio.to_thread(supervisor.states)
         return {state.name: (state.state, state.pid) for state in states}
 
-    async def restarted(self, name: str, killed: int) -> None:
-        """Return once a program that was killed runs as another process."""
+    async def wait_for_restart(self, name: str, killed: int) -> None:
+        """Return once a program whose process `killed` ended runs as another process."""
         await eventually(
             self.states,
             lambda states: states[name][0] == "RUNNING" and states[name][1] != killed,
-            within=UP_AGAIN_SECONDS,
+            within=RESTART_SECONDS,
         )
 
     @asynccontextmanager
     async def paused(self, *names: str) -> AsyncIterator[None]:
-        """Programs that hang inside the block, without losing a connection by themselves."""
+        """The programs hang inside the block (SIGSTOP); their connections stay open."""
         status = await self.states()
         hung = [status[name][1] for name in names]
         for pid in hung:
@@ -204,10 +154,10 @@ class System:
                 os.kill(pid, signal.SIGCONT)
 
     @asynccontextmanager
-    async def unattended(self) -> AsyncIterator[Callable[[str], None]]:
-        """Inside the block what is ended by the function it gives stays away; after it all is well.
+    async def without_restarts(self) -> AsyncIterator[Callable[[str], None]]:
+        """Yields a function that kills a program; none is restarted before the end of the block.
 
-        The supervisor hangs meanwhile.
+        The supervisor hangs inside the block. After it the system is ready again.
         """
         status = await self.states()
         supervisor = int((self.run_dir / "supervisord.pid").read_text())
@@ -216,23 +166,23 @@ class System:
             yield lambda name: os.kill(status[name][1], signal.SIGKILL)
         finally:
             os.kill(supervisor, signal.SIGCONT)
-        await self.ready()
+        await self.wait_until_ready()
 
-    async def ready(self, url: str = "") -> None:
-        """Return once the gateway, or another one at `url`, reaches all its neighbours."""
+    async def wait_until_ready(self, url: str = "") -> None:
+        """Return once the gateway, or another one at `url`, reaches all its dependencies."""
 
-        async def answer() -> int:
+        async def status() -> int:
             try:
                 return (await client.get(f"{url or self.gateway_url}/readyz")).status_code
             except httpx.TransportError:
                 return 0
 
         async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-            await eventually(answer, lambda status: status == 200, within=UP_AGAIN_SECONDS)
+            await eventually(status, lambda found: found == 200, within=RESTART_SECONDS)
 
     @asynccontextmanager
     async def another_gateway(self, **variables: str) -> AsyncIterator[str]:
-        """One more gateway beside the supervised one, with settings of its own: its URL."""
+        """Another gateway, with its own settings, beside the supervised one; yields its URL."""
         port = str(free_port())
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -243,7 +193,7 @@ class System:
         )
         url = f"http://127.0.0.1:{port}"
         try:
-            await self.ready(url)
+            await self.wait_until_ready(url)
             yield url
         finally:
             process.terminate()
@@ -251,7 +201,7 @@ class System:
         assert status == 0
 
     async def contents(self) -> dict[str, dict[str, tuple[int, str]]]:
-        """What is stored, database by database and table by table."""
+        """The checksums of all tables, by database."""
         return {
             "users": await self.users.contents(),
             "inventory": await self.inventory.contents(),
@@ -260,19 +210,19 @@ class System:
 
     @asynccontextmanager
     async def unchanged(self) -> AsyncIterator[None]:
-        """Whatever happens inside the block, not a row of any database changes by it."""
-        await self.at_rest()
+        """The block changes no row of any database."""
+        await self.wait_until_settled()
         before = await self.contents()
         yield
         assert await self.contents() == before
 
-    async def at_rest(self, within: float = 30.0) -> None:
-        """Return once every order is settled and every event was published and handled."""
+    async def wait_until_settled(self, within: float = 30.0) -> None:
+        """Return once every order is settled and every event is published and handled."""
 
         async def outstanding() -> dict[str, int]:
             (found,) = await self.orders.rows(
                 "SELECT count(*) FILTER (WHERE status = 'PENDING') AS pending,"
-                " count(*) FILTER (WHERE next_offer_at IS NOT NULL) AS unanswered,"
+                " count(*) FILTER (WHERE next_republish_at IS NOT NULL) AS unanswered,"
                 " (SELECT count(*) FROM outbox WHERE sent_at IS NULL) AS unsent FROM orders"
             )
             return found
@@ -282,11 +232,11 @@ class System:
         self.settles = True
 
 
-Done = subprocess.CompletedProcess[str]
+Completed = subprocess.CompletedProcess[str]
 
 
 def free_environment(run_dir: Path, **variables: str) -> dict[str, str]:
-    """An environment for `./start-services.sh`: free ports, cheap hashes, `variables` on top."""
+    """An environment for `./start-services.sh`: free ports, cheap hashes, and `variables`."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -295,7 +245,7 @@ def free_environment(run_dir: Path, **variables: str) -> dict[str, str]:
     amqp, *ports = free_ports(1 + len(PORTS))
     return {
         **inherited,
-        **_OWN,
+        **_SETTINGS,
         **{name: str(port) for name, port in zip(PORTS, ports, strict=True)},
         "RABBITMQ_URL": f"amqp://guest:guest@localhost:{amqp}/",
         "RUN_DIR": str(run_dir),
@@ -304,8 +254,8 @@ def free_environment(run_dir: Path, **variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def running(run_dir: Path, **variables: str) -> Iterator[System]:
-    """The whole system in `run_dir` inside the block; no process may be left after it."""
+def start_system(run_dir: Path, **variables: str) -> Iterator[System]:
+    """The whole system runs in `run_dir` inside the block; no process may remain after it."""
     system = System(run_dir, free_environment(run_dir, **variables))
     started = system.run("--detach")
     assert started.returncode == 0, started.stdout + started.stderr
@@ -313,6 +263,6 @@ def running(run_dir: Path, **variables: str) -> Iterator[System]:
         yield system
     finally:
         stopped = system.run("stop")
-        left = system.processes()
+        remaining = system.processes()
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    assert left == []
+    assert remaining == []

@@ -1,4 +1,4 @@
-"""A small TCP proxy that stands before a broker, database or service and fails on demand."""
+"""A TCP proxy in front of a broker, database or service, which fails on demand."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ _CHUNK = 64 * 1024
 
 
 class TcpProxy:
-    """Forwards `host:port` (or a unix socket's path) until told to misbehave."""
+    """Forwards to `host:port` (or to a unix socket in the folder `host`), unless told to fail."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -23,7 +23,7 @@ class TcpProxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = free_port()
         self.accepted = 0
-        """How many connections were ever made."""
+        """How many connections were accepted so far."""
         self.passed = 0
         """Bytes from clients that were forwarded."""
         self.held = 0
@@ -31,7 +31,7 @@ class TcpProxy:
 
     @property
     def address(self) -> str:
-        """Where the proxy listens, as gRPC channels want it."""
+        """The address of the proxy, as a gRPC target."""
         return f"127.0.0.1:{self.port}"
 
     @property
@@ -40,16 +40,16 @@ class TcpProxy:
         return len(self._writers) // 2
 
     def pause(self) -> None:
-        """Take connections and bytes, and forward nothing: a peer that hangs."""
+        """Accept connections and bytes, and forward nothing: the server hangs."""
         self._open.clear()
 
     def drop(self) -> None:
-        """Reset every connection; new ones are welcome: a network that hiccups."""
+        """Reset every connection; accept new ones."""
         for writer in self._writers:
             writer.transport.abort()
 
     async def holding(self) -> None:
-        """Return once something from a client waits in a paused proxy."""
+        """Return once the paused proxy holds bytes of a client."""
 
         async def held() -> int:
             return self.held
@@ -57,18 +57,18 @@ class TcpProxy:
         await eventually(held)
 
     async def cut(self) -> None:
-        """Reset every connection and refuse new ones: a peer that is gone."""
+        """Reset every connection and refuse new ones: the server is down."""
         if self._server is not None:
             self._server.close()
             self._server = None
         self.drop()
-        # What was accepted a moment ago must not outlive the cut.
+        # A connection accepted a moment ago must not outlive the cut.
         for pump in tuple(self._pumps):
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
     async def resume(self) -> None:
-        """Forward again, what was held back first; listen again, on the same port."""
+        """Forward again, held bytes first; listen again, on the same port."""
         self._open.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -92,13 +92,13 @@ class TcpProxy:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, port = self._target
         if host.startswith("/"):
-            there = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+            upstream = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
         else:
-            there = await asyncio.open_connection(host, port)
-        self._writers.add(there[1])
+            upstream = await asyncio.open_connection(host, port)
+        self._writers.add(upstream[1])
         directions = (
-            asyncio.create_task(self._pump(reader, there[1], from_client=True)),
-            asyncio.create_task(self._pump(there[0], writer, from_client=False)),
+            asyncio.create_task(self._pump(reader, upstream[1], from_client=True)),
+            asyncio.create_task(self._pump(upstream[0], writer, from_client=False)),
         )
         try:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
@@ -106,8 +106,8 @@ class TcpProxy:
             for direction in directions:
                 direction.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
-            there[1].transport.abort()
-            self._writers.discard(there[1])
+            upstream[1].transport.abort()
+            self._writers.discard(upstream[1])
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_client: bool
@@ -124,7 +124,7 @@ class TcpProxy:
 
 @asynccontextmanager
 async def proxied(url: str) -> AsyncIterator[tuple[TcpProxy, str]]:
-    """A proxy before the server that `url` names, and the URL that leads through it.
+    """A proxy in front of the server that `url` names, and the URL that leads through it.
 
     `url` is an AMQP or database URL (a unix socket too: `?host=/folder`) or `host:port`.
     """

@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline, never for a fixed time."""
+"""Wait for a condition with a deadline, never for a fixed time."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ async def eventually(
     within: float = 15.0,
     every: float = 0.05,
 ) -> T:
-    """What `probe` gives once `accept` takes it; fails with the last value after `within` s."""
+    """The first value of `probe` that `accept` approves; fails after `within` seconds."""
     deadline = time.monotonic() + within
     while True:
         value = await probe()

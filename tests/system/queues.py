@@ -1,13 +1,10 @@
-"""The broker's queues, read and written behind the services' backs."""
+"""Events and dead letters in the broker's queues, as the management page shows them."""
 
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
-import aio_pika
-
-from proto.events import AUDIT_QUEUE, CONTENT_TYPE, DEAD_LETTER_QUEUE, INVENTORY_QUEUE
+from proto.events import AUDIT_QUEUE, DEAD_LETTER_QUEUE
 from tests.support.system import System
 from tests.support.waiting import eventually
 
@@ -15,62 +12,39 @@ Message = dict[str, Any]
 """A message as the management page shows it."""
 
 
-async def queued_messages(
-    system: System, queue: str, wanted: Callable[[Message], bool]
+async def _messages(
+    system: System, queue: str, matches: Callable[[Message], bool]
 ) -> list[Message]:
-    """The wanted messages of a queue, oldest first; they stay there."""
-    found = await system.broker.peek(queue, count=10_000)
-    return [message for message in found if wanted(message)]
+    return [each for each in await system.broker.peek(queue, count=10_000) if matches(each)]
 
 
-async def audited(system: System, order_id: str, *types: str) -> list[Message]:
-    """An order's events in the audit queue, once there are those of all these types."""
+async def audited_events(system: System, order_id: str, *types: str) -> list[Message]:
+    """The events of an order in the audit queue, once all these types are in it."""
 
-    def concerns(message: Message) -> bool:
-        # Strangers' messages may be anything, JSON or not.
-        return order_id in message["payload"] and event_of(message)["subject"] == order_id
+    def of_the_order(message: Message) -> bool:
+        # The messages of other tests may have any body, JSON or not.
+        return order_id in message["payload"] and cloud_event(message)["subject"] == order_id
 
-    async def look() -> list[Message]:
-        return await queued_messages(system, AUDIT_QUEUE, concerns)
+    async def events() -> list[Message]:
+        return await _messages(system, AUDIT_QUEUE, of_the_order)
 
     return await eventually(
-        look, lambda found: {message["routing_key"] for message in found} >= set(types)
+        events, lambda found: {message["routing_key"] for message in found} >= set(types)
     )
 
 
-def event_of(message: Message) -> dict[str, Any]:
+def cloud_event(message: Message) -> dict[str, Any]:
     """The CloudEvent in a message."""
     return dict(json.loads(message["payload"]))
 
 
-@asynccontextmanager
-async def channel(system: System) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
-    """A channel of the tests' own, with confirms."""
-    async with await aio_pika.connect(system.broker.url) as connection:
-        yield await connection.channel()
-
-
-async def deliver(system: System, body: bytes, message_id: str, **headers: Any) -> None:
-    """Put a message into the consumer's queue, past producer and exchange."""
-    message = aio_pika.Message(
-        body,
-        message_id=message_id,
-        content_type=CONTENT_TYPE,
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        headers=headers,
-    )
-    async with channel(system) as opened:
-        await opened.default_exchange.publish(message, INVENTORY_QUEUE)
-
-
 async def dead_letter(system: System, message_id: str) -> Message:
-    """The dead letter with this message id, once it is there."""
+    """The dead letter with this message id, once it is in the dead-letter queue."""
 
-    async def look() -> list[Message]:
-        return await queued_messages(
-            system,
-            DEAD_LETTER_QUEUE,
-            lambda message: message["properties"].get("message_id") == message_id,
-        )
+    def has_id(message: Message) -> bool:
+        return bool(message["properties"].get("message_id") == message_id)
 
-    return (await eventually(look))[0]
+    async def letters() -> list[Message]:
+        return await _messages(system, DEAD_LETTER_QUEUE, has_id)
+
+    return (await eventually(letters))[0]

@@ -1,4 +1,4 @@
-"""Deliveries that go wrong: twice, unreadable, of no order, of no known type."""
+"""Deliveries that repeat, and messages that cannot be handled."""
 
 import json
 import uuid
@@ -11,30 +11,33 @@ from proto.events import INVENTORY_QUEUE
 from proto.producer_pb2_grpc import ProducerServiceStub
 from service_kit.grpc.client import call, open_channel
 from service_kit.grpc.status import from_status
+from tests.support.api_client import ApiClient
+from tests.support.queues import deliver
 from tests.support.system import System
-from tests.system import ledger, queues
-from tests.system.shop import Caller
+from tests.system import database, queues
 
 
 async def test_an_event_delivered_again_changes_nothing(
-    system: System, admin: Caller, customer: Caller
+    system: System, admin: ApiClient, customer: ApiClient
 ) -> None:
-    product = await admin.product(stock=5)
-    order = await customer.order(product, 2)
-    created, _ = await queues.audited(system, order["id"], "order.created", "order.confirmed")
-    await system.at_rest()
+    product = await admin.create_product(stock=5)
+    order = await customer.place_order(product, 2)
+    created, _ = await queues.audited_events(
+        system, order["id"], "order.created", "order.confirmed"
+    )
+    await system.wait_until_settled()
     before = await system.contents()
 
     for _ in range(3):
-        await queues.deliver(
-            system, created["payload"].encode(), created["properties"]["message_id"]
+        await deliver(
+            system.broker, created["payload"].encode(), created["properties"]["message_id"]
         )
-    behind = await customer.order(await admin.product())
+    later = await customer.place_order(await admin.create_product())
 
-    assert behind["status"] == "CONFIRMED"  # so they have been handled
-    assert await ledger.movements(system, product) == [("INITIAL", 5), ("DEDUCT", -2)]
-    assert await ledger.status(system, order["id"]) == "CONFIRMED"
-    events = await queues.audited(system, order["id"], "order.created", "order.confirmed")
+    assert later["status"] == "CONFIRMED"  # so the deliveries before it were handled
+    assert await database.stock_movements(system, product) == [("INITIAL", 5), ("DEDUCT", -2)]
+    assert await database.order_status(system, order["id"]) == "CONFIRMED"
+    events = await queues.audited_events(system, order["id"], "order.created", "order.confirmed")
     assert len(events) == 2
     after = await system.contents()
     assert after["inventory"]["reservations"][0] == before["inventory"]["reservations"][0] + 1
@@ -58,7 +61,7 @@ def _event(**changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"this is no event", "unreadable"),
+        (b"not an event", "unreadable"),
         (b"\xff\xfe\x00", "unreadable"),
         (_event(data={"order_id": "none"}), "unreadable"),
         (_event(specversion="2.0"), "unknown_version"),
@@ -77,32 +80,32 @@ def _event(**changes: object) -> bytes:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_poison_is_put_aside_with_its_reason_while_orders_go_on(
-    system: System, customer: Caller, admin: Caller, body: bytes, reason: str
+async def test_a_message_that_cannot_be_handled_is_dead_lettered_with_its_reason(
+    system: System, customer: ApiClient, admin: ApiClient, body: bytes, reason: str
 ) -> None:
     message_id = str(uuid.uuid4())
-    before = await ledger.stock(system, 1)
-    await queues.deliver(system, body, message_id, mine="kept")
+    before = await database.stock(system, 1)
+    await deliver(system.broker, body, message_id, mine="kept")
 
-    order = await customer.order(await admin.product())
+    order = await customer.place_order(await admin.create_product())
 
     assert order["status"] == "CONFIRMED"
     letter = await queues.dead_letter(system, message_id)
     assert letter["properties"]["headers"][REASON_HEADER].startswith(f"{reason}: ")
     assert letter["properties"]["headers"]["mine"] == "kept"
     assert letter["routing_key"] == INVENTORY_QUEUE
-    assert await ledger.stock(system, 1) == before
+    assert await database.stock(system, 1) == before
     assert message_id in system.log("consumer_service")
 
 
-async def test_an_event_that_no_queue_takes_is_answered_as_unroutable(system: System) -> None:
+async def test_an_event_without_a_queue_is_refused_as_unroutable(system: System) -> None:
     async with open_channel(system.address("producer_service"), "") as opened:
         event = producer_pb2.Event(id=str(uuid.uuid4()), type="order.forgotten", body=_event())
-        answer = await call(
+        response = await call(
             ProducerServiceStub(opened).PublishEvents,
             producer_pb2.PublishEventsRequest(events=[event]),
             timeout=10,
         )
-    (result,) = answer.results
+    (result,) = response.results
     refusal = from_status(result.status)
     assert (refusal.code.name, refusal.reason) == ("FAILED_PRECONDITION", "UNROUTABLE")

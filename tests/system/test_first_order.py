@@ -1,30 +1,30 @@
-"""A first order, followed through every database and queue that it touches."""
+"""A first order, followed through all databases and queues."""
 
 from datetime import datetime
 
+from tests.support.api_client import PASSWORD, ApiClient
 from tests.support.system import System
-from tests.system import ledger, queues
-from tests.system.shop import PASSWORD, Caller
+from tests.system import database, queues
 
 
-async def test_a_stranger_registers_logs_in_looks_around_and_orders(
-    system: System, nobody: Caller
+async def test_a_new_user_registers_logs_in_reads_the_catalogue_and_orders(
+    system: System, anonymous: ApiClient
 ) -> None:
     account = {"email": "Grace@Example.com ", "password": PASSWORD, "name": "Grace Hopper"}
-    user = await nobody.post("/v1/auth/register", account)
+    user = await anonymous.post("/v1/auth/register", account)
     assert (user["email"], user["name"], user["role"]) == (
         "grace@example.com",
         "Grace Hopper",
         "customer",
     )
-    grace = await nobody.logged_in("grace@example.com", PASSWORD, user["id"])
+    grace = await anonymous.log_in("grace@example.com", PASSWORD, user["id"])
     assert (await grace.get("/v1/users/me"))["id"] == user["id"]
 
     catalogue = (await grace.get("/v1/products", query="laptop", page_size=100))["products"]
     laptop = next(product for product in catalogue if product["id"] == 101)
     price, before = laptop["price"], laptop["stock"]
 
-    order = await grace.order(101, 2)
+    order = await grace.place_order(101, 2)
 
     assert order["status"] == "CONFIRMED"
     assert order["user_id"] == user["id"]
@@ -35,12 +35,12 @@ async def test_a_stranger_registers_logs_in_looks_around_and_orders(
     assert stored[0]["password_hash"].startswith("$argon2id$")
 
 
-async def test_an_order_leaves_a_row_wherever_it_should(
-    system: System, admin: Caller, customer: Caller
+async def test_an_order_is_stored_in_every_table(
+    system: System, admin: ApiClient, customer: ApiClient
 ) -> None:
-    product = await admin.product(stock=10, price="12.50")
+    product = await admin.create_product(stock=10, price="12.50")
 
-    order = await customer.order(product, 3)
+    order = await customer.place_order(product, 3)
 
     (row,) = await system.orders.rows("SELECT * FROM orders WHERE id = $1", order["id"])
     assert (row["user_id"], row["status"], row["total_cents"]) == (
@@ -56,7 +56,7 @@ async def test_an_order_leaves_a_row_wherever_it_should(
     )
     assert [change["status"] for change in history] == ["PENDING", "CONFIRMED"]
     assert [change["status"] for change in order["history"]] == ["PENDING", "CONFIRMED"]
-    await system.at_rest()
+    await system.wait_until_settled()
     sent = await system.orders.rows(
         "SELECT type FROM outbox WHERE order_id = $1 AND sent_at IS NOT NULL ORDER BY id",
         order["id"],
@@ -66,16 +66,16 @@ async def test_an_order_leaves_a_row_wherever_it_should(
         "SELECT product_id, kind, delta FROM stock_movements WHERE order_id = $1", order["id"]
     )
     assert deducted == {"product_id": product, "kind": "DEDUCT", "delta": -3}
-    assert await ledger.movements(system, product) == [("INITIAL", 10), ("DEDUCT", -3)]
-    assert await ledger.stock(system, product) == 7
+    assert await database.stock_movements(system, product) == [("INITIAL", 10), ("DEDUCT", -3)]
+    assert await database.stock(system, product) == 7
 
 
-async def test_its_events_can_be_read_on_the_management_page(
-    system: System, admin: Caller, customer: Caller
+async def test_the_events_of_an_order_are_readable_on_the_management_page(
+    system: System, admin: ApiClient, customer: ApiClient
 ) -> None:
-    order = await customer.order(await admin.product(price="12.50"), 3)
+    order = await customer.place_order(await admin.create_product(price="12.50"), 3)
 
-    created, confirmed = await queues.audited(
+    created, confirmed = await queues.audited_events(
         system, order["id"], "order.created", "order.confirmed"
     )
 
@@ -86,7 +86,7 @@ async def test_its_events_can_be_read_on_the_management_page(
     for message, row, kind in zip(
         (created, confirmed), outbox, ("order.created", "order.confirmed"), strict=True
     ):
-        event, properties = queues.event_of(message), message["properties"]
+        event, properties = queues.cloud_event(message), message["properties"]
         assert message["exchange"] == "order.events"
         assert message["routing_key"] == event["type"] == properties["type"] == kind
         assert properties["message_id"] == event["id"] == row["id"]
@@ -98,7 +98,7 @@ async def test_its_events_can_be_read_on_the_management_page(
         assert datetime.fromisoformat(event["time"]).tzinfo is not None
         traces.add(properties["headers"]["traceparent"].split("-")[1])
     assert len(traces) == 1
-    data = queues.event_of(created)["data"]
+    data = queues.cloud_event(created)["data"]
     assert data["total_cents"] == 3_750
     assert data["items"] == [
         {

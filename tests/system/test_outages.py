@@ -1,4 +1,4 @@
-"""A broker, a neighbour or a database that is away, hangs or dies: nothing is lost or false."""
+"""Outages of broker, services and database: no order is lost, no response is wrong."""
 
 import asyncio
 import os
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from tests.support.api_client import ApiClient, Json, problem
 from tests.support.system import System
 from tests.support.waiting import eventually
-from tests.system import ledger
-from tests.system.shop import Caller, Json, problem
+from tests.system import database
 
-BROKER_AWAY_SECONDS = 15.0
+BROKER_HANGS_SECONDS = 15.0
 STOCK = 10_000
 PAUSE_SECONDS = 0.1
-"""Before a client tries again."""
+"""Before a client repeats a request."""
 SERVICES = (
     "user_service",
     "inventory_service",
@@ -31,9 +31,9 @@ SERVICES = (
 
 @dataclass
 class Traffic:
-    """Orders placed one after the other, each under a key and tried until it is accepted."""
+    """Orders one after the other, each with an idempotency key and repeated until accepted."""
 
-    customer: Caller
+    customer: ApiClient
     product: int
     accepted: dict[str, str] = field(default_factory=dict)
     """Order ids by key."""
@@ -44,26 +44,28 @@ class Traffic:
         while not self.stopping:
             key = str(uuid.uuid4())
             while key not in self.accepted:
-                await self._try(key)
+                await self._attempt(key)
 
-    async def _try(self, key: str) -> None:
+    async def _attempt(self, key: str) -> None:
         body = {"items": [{"product_id": self.product, "quantity": 1}]}
         try:
-            answer = await self.customer.call("POST", "/v1/orders", body, {"Idempotency-Key": key})
+            response = await self.customer.call(
+                "POST", "/v1/orders", body, {"Idempotency-Key": key}
+            )
         except httpx.TransportError as error:
             self.failures.append(repr(error))
             await asyncio.sleep(PAUSE_SECONDS)
             return
-        if answer.status_code == 201:
-            self.accepted[key] = answer.json()["id"]
+        if response.status_code == 201:
+            self.accepted[key] = response.json()["id"]
             return
-        # No false refusal either: what fails is told to be tried again.
-        assert problem(answer) in [(503, "unavailable"), (504, "timeout")]
-        self.failures.append(answer.text)
+        # No final refusal: every failure asks the client to retry.
+        assert problem(response) in [(503, "unavailable"), (504, "timeout")]
+        self.failures.append(response.text)
         await asyncio.sleep(PAUSE_SECONDS)
 
     async def more(self, count: int, within: float) -> None:
-        """Return once so many more orders were accepted."""
+        """Return once `count` more orders were accepted."""
         wanted = len(self.accepted) + count
 
         async def enough() -> bool:
@@ -72,7 +74,7 @@ class Traffic:
         await eventually(enough, within=within)
 
     async def confirmed(self) -> bool:
-        """Whether the last order that was accepted is confirmed in time."""
+        """Whether the last accepted order is CONFIRMED in time."""
         last = list(self.accepted.values())[-1]
 
         async def status() -> str:
@@ -85,9 +87,9 @@ class Traffic:
 
 
 @asynccontextmanager
-async def traffic(system: System, admin: Caller, customer: Caller) -> AsyncIterator[Traffic]:
-    """Orders keep coming inside the block; after it each one is confirmed, and counted once."""
-    product = await admin.product(stock=STOCK)
+async def traffic(system: System, admin: ApiClient, customer: ApiClient) -> AsyncIterator[Traffic]:
+    """Orders are placed inside the block; after it each is CONFIRMED and stored once."""
+    product = await admin.create_product(stock=STOCK)
     orders = Traffic(customer, product)
     running = asyncio.create_task(orders.run())
     try:
@@ -96,16 +98,16 @@ async def traffic(system: System, admin: Caller, customer: Caller) -> AsyncItera
         orders.stopping = True
         async with asyncio.timeout(30):
             await running
-    await system.at_rest(within=45)
+    await system.wait_until_settled(within=45)
     rows = await system.orders.rows(
         "SELECT id::text, idempotency_key, status FROM orders WHERE user_id = $1", customer.user_id
     )
     assert {row["idempotency_key"]: row["id"] for row in rows} == orders.accepted
     assert {row["status"] for row in rows} == {"CONFIRMED"}
-    assert await ledger.stock(system, product) == STOCK - len(orders.accepted)
+    assert await database.stock(system, product) == STOCK - len(orders.accepted)
 
 
-async def _place(customer: Caller, product: int, count: int) -> list[str]:
+async def _place(customer: ApiClient, product: int, count: int) -> list[str]:
     body = {"items": [{"product_id": product, "quantity": 1}]}
     placed = [await customer.post("/v1/orders", body) for _ in range(count)]
     assert {order["status"] for order in placed} == {"PENDING"}
@@ -113,43 +115,43 @@ async def _place(customer: Caller, product: int, count: int) -> list[str]:
 
 
 async def _statuses(system: System, orders: Sequence[str]) -> set[str]:
-    return {await ledger.status(system, order) for order in orders}
+    return {await database.order_status(system, order) for order in orders}
 
 
-async def test_orders_are_accepted_while_the_broker_hangs_and_settle_when_it_is_back(
-    system: System, admin: Caller, customer: Caller
+async def test_orders_are_accepted_while_the_broker_hangs_and_settled_after_it(
+    system: System, admin: ApiClient, customer: ApiClient
 ) -> None:
-    product = await admin.product(stock=100)
+    product = await admin.create_product(stock=100)
     loop = asyncio.get_running_loop()
     placed = []
     async with system.paused("rabbitmq"):
-        back = loop.time() + BROKER_AWAY_SECONDS
-        while loop.time() < back:
+        end = loop.time() + BROKER_HANGS_SECONDS
+        while loop.time() < end:
             placed += await _place(customer, product, 2)
             await asyncio.sleep(1)  # the length of the outage is what is tested
         assert await _statuses(system, placed) == {"PENDING"}
         assert (await customer.call("GET", "/readyz")).status_code == 200
     assert len(placed) >= 10
-    await system.at_rest(within=30)
+    await system.wait_until_settled(within=30)
     assert await _statuses(system, placed) == {"CONFIRMED"}
-    assert await ledger.stock(system, product) == 100 - len(placed)
+    assert await database.stock(system, product) == 100 - len(placed)
 
 
-async def test_orders_are_accepted_while_the_broker_is_down_and_settle_when_it_is_back(
-    system: System, admin: Caller, customer: Caller
+async def test_orders_are_accepted_while_the_broker_is_down_and_settled_after_it(
+    system: System, admin: ApiClient, customer: ApiClient
 ) -> None:
-    product = await admin.product(stock=100)
+    product = await admin.create_product(stock=100)
     _, killed = (await system.status())["rabbitmq"]
     os.kill(killed, signal.SIGKILL)
     placed = await _place(customer, product, 20)
-    await system.restarted("rabbitmq", killed)
-    await system.at_rest(within=45)
+    await system.wait_for_restart("rabbitmq", killed)
+    await system.wait_until_settled(within=45)
     assert await _statuses(system, placed) == {"CONFIRMED"}
-    assert await ledger.stock(system, product) == 80
+    assert await database.stock(system, product) == 80
 
 
-async def test_whichever_service_is_killed_is_started_again_and_orders_go_on(
-    system: System, admin: Caller, customer: Caller
+async def test_a_killed_service_is_restarted_and_orders_are_still_accepted(
+    system: System, admin: ApiClient, customer: ApiClient
 ) -> None:
     killed = await system.status()
     async with traffic(system, admin, customer) as orders:
@@ -159,11 +161,11 @@ async def test_whichever_service_is_killed_is_started_again_and_orders_go_on(
             await orders.more(5, within=20)
             assert await orders.confirmed(), service
         for service in SERVICES:
-            await system.restarted(service, killed[service][1])
+            await system.wait_for_restart(service, killed[service][1])
 
 
 Call = tuple[str, str, Json | None]
-READING = ("me", "product", "orders")
+READS = ("me", "product", "orders")
 
 
 def _calls(product: int) -> dict[str, Call]:
@@ -182,69 +184,69 @@ def _calls(product: int) -> dict[str, Call]:
     }
 
 
-AWAY = {
+AFFECTED = {
     "user_service": {"register", "login", "refresh", "me", "order"},
     "inventory_service": {"products", "product", "check", "order"},
     "order_service": {"order", "orders"},
 }
 
 
-async def _are_put_off(customer: Caller, calls: Iterable[Call]) -> None:
-    answers = await asyncio.gather(*(customer.call(*call) for call in calls))
-    for answer in answers:
-        assert problem(answer) == (503, "unavailable"), answer.url
-        assert int(answer.headers["Retry-After"]) >= 1
+async def _are_unavailable(customer: ApiClient, calls: Iterable[Call]) -> None:
+    responses = await asyncio.gather(*(customer.call(*call) for call in calls))
+    for response in responses:
+        assert problem(response) == (503, "unavailable"), response.url
+        assert int(response.headers["Retry-After"]) >= 1
 
 
-async def test_what_needs_a_neighbour_that_is_away_is_put_off_and_changes_nothing(
-    system: System, admin: Caller, customer: Caller
+async def test_calls_of_an_unavailable_service_are_refused_and_change_nothing(
+    system: System, admin: ApiClient, customer: ApiClient
 ) -> None:
-    product = await admin.product()
+    product = await admin.create_product()
     calls = _calls(product)
-    async with system.unchanged(), system.unattended() as kill:
-        states = dict.fromkeys(AWAY, "serving")
-        for away, affected in AWAY.items():
-            kill(away)
-            await _are_put_off(customer, (calls[name] for name in affected))
-            states[away] = "not serving"
-            answer = await customer.call("GET", "/readyz")
-            assert problem(answer) == (503, "not_ready")
-            assert answer.json()["metadata"] == {"neighbours": states}
-    assert (await customer.order(product))["status"] == "CONFIRMED"
+    async with system.unchanged(), system.without_restarts() as kill:
+        states = dict.fromkeys(AFFECTED, "serving")
+        for service, affected in AFFECTED.items():
+            kill(service)
+            await _are_unavailable(customer, (calls[name] for name in affected))
+            states[service] = "not serving"
+            response = await customer.call("GET", "/readyz")
+            assert problem(response) == (503, "not_ready")
+            assert response.json()["metadata"] == {"dependencies": states}
+    assert (await customer.place_order(product))["status"] == "CONFIRMED"
 
 
-async def test_what_needs_the_database_is_put_off_while_it_is_away(
-    system: System, admin: Caller, customer: Caller
+async def test_every_call_is_unavailable_while_the_database_is_down(
+    system: System, admin: ApiClient, customer: ApiClient
 ) -> None:
-    product = await admin.product()
+    product = await admin.create_product()
     calls = _calls(product)
-    await system.at_rest()
+    await system.wait_until_settled()
     before = await system.contents()
-    async with system.unattended() as kill:
+    async with system.without_restarts() as kill:
         kill("postgres")
-        await _are_put_off(customer, calls.values())
+        await _are_unavailable(customer, calls.values())
 
-    async def is_back() -> bool:
-        answers = await asyncio.gather(*(customer.call(*calls[name]) for name in READING))
-        return all(answer.status_code == 200 for answer in answers)
+    async def reads_succeed() -> bool:
+        responses = await asyncio.gather(*(customer.call(*calls[name]) for name in READS))
+        return all(response.status_code == 200 for response in responses)
 
-    await eventually(is_back, within=30)
+    await eventually(reads_succeed, within=30)
     assert await system.contents() == before
-    assert (await customer.order(product))["status"] == "CONFIRMED"
+    assert (await customer.place_order(product))["status"] == "CONFIRMED"
 
 
-async def test_what_takes_too_long_is_given_up_and_can_be_tried_again(
-    system: System, admin: Caller, customer: Caller
+async def test_an_order_that_takes_too_long_times_out_and_can_be_repeated(
+    system: System, admin: ApiClient, customer: ApiClient
 ) -> None:
-    product = await admin.product()
+    product = await admin.create_product()
     body = {"items": [{"product_id": product, "quantity": 1}]}
     key = {"Idempotency-Key": "again"}
     async with system.paused("inventory_service"):
-        answer = await customer.call("POST", "/v1/orders", body, key)
-        assert problem(answer) == (504, "timeout")
-    answer = await customer.call("POST", "/v1/orders", body, key)
-    assert answer.status_code == 201
-    assert (await customer.get("/v1/orders"))["orders"][0]["id"] == answer.json()["id"]
+        response = await customer.call("POST", "/v1/orders", body, key)
+        assert problem(response) == (504, "timeout")
+    response = await customer.call("POST", "/v1/orders", body, key)
+    assert response.status_code == 201
+    assert (await customer.get("/v1/orders"))["orders"][0]["id"] == response.json()["id"]
     placed = await system.orders.value(
         "SELECT count(*) FROM orders WHERE user_id = $1", customer.user_id
     )

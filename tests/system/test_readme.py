@@ -1,4 +1,4 @@
-"""The README's examples do what they say."""
+"""The commands in the README work."""
 
 import json
 import re
@@ -9,13 +9,13 @@ from tests.support.system import System
 
 
 def run(marker: str, system: System) -> str:
-    """What the commands behind this marker say; they succeed and complain of nothing."""
-    done = subprocess.run(
+    """The output of the commands after this marker, which succeed without errors."""
+    completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands(marker)],
         env={
             **system.environment,
             "GATEWAY": system.gateway_url,
-            "MANAGEMENT": system.told["RABBITMQ_MANAGEMENT_URL"].rstrip("/"),
+            "MANAGEMENT": system.exported_environment["RABBITMQ_MANAGEMENT_URL"].rstrip("/"),
         },
         cwd="/",
         capture_output=True,
@@ -23,18 +23,18 @@ def run(marker: str, system: System) -> str:
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    assert (completed.returncode, completed.stderr) == (0, "")
+    return completed.stdout
 
 
 def test_the_first_order_of_the_readme_is_confirmed(system: System) -> None:
-    said = run("first-order", system)
-    assert '"status": "CONFIRMED"' in said
-    assert re.search(r"^order\.created \{.*\}$", said, re.MULTILINE)
-    assert re.search(r"^order\.confirmed \{.*\}$", said, re.MULTILINE)
+    output = run("first-order", system)
+    assert '"status": "CONFIRMED"' in output
+    assert re.search(r"^order\.created \{.*\}$", output, re.MULTILINE)
+    assert re.search(r"^order\.confirmed \{.*\}$", output, re.MULTILINE)
 
 
-def test_the_administrator_chosen_before_the_first_start_adds_the_product_of_the_readme(
+def test_the_administrator_of_the_readme_adds_a_product(
     system: System,
 ) -> None:
     assert json.loads(run("administrator", system))["name"] == "Notebook"

@@ -1,6 +1,6 @@
-"""The API held against its own description by generated requests, fitting and not.
+"""The API checked against its own OpenAPI document, by generated valid and invalid requests.
 
-Runs after the README's example, because it plays with the demo catalogue.
+Runs after the commands of the README, because it changes the demo catalogue.
 """
 
 from typing import Any
@@ -32,13 +32,13 @@ CHECKS = [
     response_schema_conformance,
     negative_data_rejection,
 ]
-# Tests are collected before there is a system to ask.
+# Tests are collected before the system runs.
 DOCUMENT = orjson.loads(orjson.dumps(describe(API_ROUTES)))
 schema = schemathesis.openapi.from_dict(DOCUMENT)
 
 
 def bounded(examples: int) -> settings:
-    """So many examples at most beyond those that follow from the schema; always the same ones."""
+    """At most `examples` generated requests beside those in the schema, the same in every run."""
     return settings(
         max_examples=examples,
         deadline=None,
@@ -54,18 +54,18 @@ def token(system: System) -> str:
         "email": system.environment["ADMIN_EMAIL"],
         "password": system.environment["ADMIN_PASSWORD"],
     }
-    answer = httpx.post(f"{system.gateway_url}/v1/auth/login", json=login, trust_env=False)
-    return str(answer.json()["access_token"])
+    response = httpx.post(f"{system.gateway_url}/v1/auth/login", json=login, trust_env=False)
+    return str(response.json()["access_token"])
 
 
-def test_the_description_served_is_the_one_tested(system: System) -> None:
+def test_the_served_document_is_the_tested_one(system: System) -> None:
     served = httpx.get(f"{system.gateway_url}/openapi.json", trust_env=False).json()
     assert served == DOCUMENT
 
 
 @schema.parametrize()
 @bounded(10)
-def test_an_administrator_gets_what_the_description_says(
+def test_responses_to_an_administrator_match_the_document(
     case: Case[Any], system: System, token: str
 ) -> None:
     headers = {"Authorization": f"Bearer {token}"}
@@ -74,5 +74,7 @@ def test_an_administrator_gets_what_the_description_says(
 
 @schema.parametrize()
 @bounded(3)
-def test_nobody_gets_what_the_description_says(case: Case[Any], system: System) -> None:
+def test_responses_to_an_anonymous_client_match_the_document(
+    case: Case[Any], system: System
+) -> None:
     case.call_and_validate(system.gateway_url, headers={"Authorization": ""}, checks=CHECKS)

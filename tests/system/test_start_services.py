@@ -12,9 +12,9 @@ import httpx
 import psutil
 
 from launcher.environment.files import read_env_file
+from tests.support.api_client import PASSWORD
 from tests.support.infrastructure import START, Infrastructure
 from tests.support.system import System, free_environment
-from tests.system.shop import PASSWORD
 
 PROGRAMS = [
     "postgres",

@@ -2,6 +2,6 @@
 
 from hypothesis import settings
 
-# The machine may be busy with other tests: the duration of one example means nothing.
+# The machine may be busy with other tests: the time of one example means nothing.
 settings.register_profile("unit", deadline=None)
 settings.load_profile("unit")

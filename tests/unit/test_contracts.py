@@ -1,4 +1,4 @@
-"""What the repository promises about itself: generated code, proto style, import directions."""
+"""Rules of the repository: generated code is current, proto style, import directions."""
 
 import os
 import shutil
@@ -36,13 +36,13 @@ def generated(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.glob("*_pb2*.py*")}
 
 
-def test_generating_the_code_anew_changes_nothing(tmp_path: Path) -> None:
+def test_generating_the_code_again_changes_nothing(tmp_path: Path) -> None:
     copy = tmp_path / "proto"
     copy.mkdir()
     for path in (*PROTO.glob("*.proto"), PROTO / "generate.py", PROTO / "__init__.py"):
         shutil.copy(path, copy)
-    outcome = run(sys.executable, "-m", "proto.generate", cwd=tmp_path)
-    assert outcome.returncode == 0, outcome.stdout
+    result = run(sys.executable, "-m", "proto.generate", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
     assert generated(copy) == generated(PROTO)
     assert len(generated(copy)) == 4 * len(list(PROTO.glob("*.proto")))
 
@@ -59,13 +59,13 @@ def lint(protos: Path, image: Path) -> subprocess.CompletedProcess[str]:
     return run("buf", "lint", image, "--config", CHECKOUT / "buf.yaml", "--path", "proto")
 
 
-def test_the_proto_files_keep_to_the_style_guide(tmp_path: Path) -> None:
-    outcome = lint(CHECKOUT, tmp_path / IMAGE)
-    assert outcome.returncode == 0, outcome.stdout
+def test_the_proto_files_follow_the_style_guide(tmp_path: Path) -> None:
+    result = lint(CHECKOUT, tmp_path / IMAGE)
+    assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize(
-    ("good", "bad"),
+    ("valid", "invalid"),
     [
         ("ORDER_STATUS_PENDING", "PENDING"),
         ("int64 total_cents", "int64 totalCents"),
@@ -75,17 +75,17 @@ def test_the_proto_files_keep_to_the_style_guide(tmp_path: Path) -> None:
         ("  // The same for many orders, each answered with its own status.\n", ""),
     ],
 )
-def test_what_breaks_the_style_guide_is_found(tmp_path: Path, good: str, bad: str) -> None:
+def test_a_violation_of_the_style_guide_is_found(tmp_path: Path, valid: str, invalid: str) -> None:
     shutil.copytree(PROTO, tmp_path / "proto", ignore=shutil.ignore_patterns("*.py*"))
     order = tmp_path / "proto" / "order.proto"
     text = order.read_text()
-    assert good in text
-    order.write_text(text.replace(good, bad, 1))
-    outcome = lint(tmp_path, tmp_path / IMAGE)
-    assert outcome.returncode != 0
-    assert "proto/order.proto" in outcome.stdout
+    assert valid in text
+    order.write_text(text.replace(valid, invalid, 1))
+    result = lint(tmp_path, tmp_path / IMAGE)
+    assert result.returncode != 0
+    assert "proto/order.proto" in result.stdout
 
 
 def test_modules_import_only_what_their_layer_may() -> None:
-    outcome = run("lint-imports", "--no-cache", "--no-logo")
-    assert outcome.returncode == 0, outcome.stdout
+    result = run("lint-imports", "--no-cache", "--no-logo")
+    assert result.returncode == 0, result.stdout
