@@ -7,7 +7,7 @@ from typing import Any
 import aiormq
 from sqlalchemy import text
 
-from inventory_service import ledger
+from inventory_service import repository as ledger
 from order_service import outbox, storage
 
 

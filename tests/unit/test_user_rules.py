@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from service_kit.errors import InvalidArgument, ResourceExhausted
 from service_kit.settings import SettingsError, load
-from user_service.models import MAX_EMAIL, canonical_email, valid_email, valid_name
+from user_service.domain import MAX_EMAIL, canonical_email, valid_email, valid_name
 from user_service.passwords import NICENESS, Passwords, Verification, check_password
 from user_service.settings import Settings
 
