@@ -19,8 +19,8 @@ commands = typer.Typer()
 def migrate_database(env_file: cli.EnvFile = None) -> None:
     """Create or upgrade the tables in the database at INVENTORY_DATABASE_URL, and exit.
 
-    Does nothing if they are up to date. Several replicas may run it at once. `serve` does the
-    same before it serves.
+    Does nothing if they are up to date. Several replicas may run it at once.
+    `serve` does the same before it serves.
     """
     settings = cli.load_settings(Settings, env_file)
     cli.run(migrate(settings.inventory_database_url, "inventory_service"))
@@ -30,8 +30,8 @@ def migrate_database(env_file: cli.EnvFile = None) -> None:
 def check(env_file: cli.EnvFile = None) -> None:
     """Check that stock, ledger and reservations agree, over the whole database.
 
-    Reads everything as of one moment, while the service runs, and writes nothing. Exit code 1 if
-    something does not agree: the findings name the product or the order.
+    Reads everything as of one moment, while the service runs, and writes nothing.
+    Exit code 1 if it finds something; each finding names the product or the order.
     """
     settings = cli.load_settings(Settings, env_file)
     raise cli.print_findings(cli.run(_run_checks(settings.inventory_database_url)))

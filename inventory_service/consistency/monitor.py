@@ -50,9 +50,7 @@ SELECT
         SELECT id FROM compared WHERE stock <> balance
         ORDER BY id = ANY(:found) DESC, id LIMIT :max_suspects
     ) AS suspects
-""").bindparams(
-    bindparam("after", type_=BigInteger), bindparam("found", type_=ARRAY(BigInteger))
-)
+""").bindparams(bindparam("after", type_=BigInteger), bindparam("found", type_=ARRAY(BigInteger)))
 
 # From the beginning of the ledger: a stored balance is wrong once a row before it was changed.
 _VERIFY = text("""
