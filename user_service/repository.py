@@ -1,7 +1,7 @@
 """All SQL of accounts and refresh tokens.
 
 Functions run in the caller's transaction. Tokens are stored as hashes. A token's family changes in
-one transaction at a time: who changes it first locks the owner's row (`lock_owner`).
+one transaction at a time: callers lock the owner's row (`lock_owner`) before they read a token.
 """
 
 import datetime as dt

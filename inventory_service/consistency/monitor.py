@@ -13,8 +13,9 @@ SLICE_SIZE = 10_000
 """Products that one run compares: up to this many are all compared in each run."""
 MAX_SUSPECTS = 100
 
-# A product whose stock equals its stored balance is right, and its ledger is not read: what moved
-# since then cancels out. That keeps products at rest cheap.
+# The ledger is read only if stock differs from the stored balance: otherwise nothing moved since
+# then, or what moved cancels out. That keeps products at rest cheap. A change by hand that gives
+# stock its stored balance back shows with the next movement.
 #
 # The row comparison fits the index on (product_id, id) only. With `id > …` alone the planner may
 # read the ledger by its primary key, from the last movement of a product that never sells.
@@ -73,7 +74,7 @@ class StockMonitor:
     """Compares stock with the ledger, a slice of the products in each run.
 
     A product's ledger is summed up from where its stored balance ends. This is exact because
-    whoever moves stock locks the product's row: a product's movements get their ids in the order
+    every movement locks the product's row first: a product's movements get their ids in the order
     of their commits. Stock and ledger are read by one statement, hence as of one moment.
     """
 

@@ -1,9 +1,7 @@
-"""The consistency checks of stock: what they find, and what is no violation."""
+"""The continuous consistency check: what it finds, and what is no violation."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
@@ -13,183 +11,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from inventory_service import operations
 from inventory_service.consistency import monitor as monitoring
-from inventory_service.consistency.checks import run_checks
 from inventory_service.consistency.monitor import StockMonitor
-from inventory_service.domain import StockUpdate, StockUpdateKind
-from service_kit.postgres.engine import open_engine
-from service_kit.postgres.migrations import migrate
-from tests.support.cli import CommandResult, run_command, url_of
+from tests.service.inventory.shop import (
+    create_product,
+    deduct,
+    execute,
+    insert_products,
+    restore,
+    violations,
+)
 from tests.support.infrastructure import Infrastructure
 from tests.support.services import inventory_running
 from tests.support.waiting import eventually, free_port
-
-
-@pytest_asyncio.fixture(scope="module")
-async def migrated(inventory_database_url: str) -> str:
-    await migrate(inventory_database_url, "inventory_service")
-    return inventory_database_url
-
-
-@pytest_asyncio.fixture
-async def engine(migrated: str) -> AsyncIterator[AsyncEngine]:
-    """The inventory database without products."""
-    async with open_engine(migrated, "tests", pool_size=16) as found:
-        await execute(found, "TRUNCATE products, stock_movements, reservations, stock_balances")
-        yield found
-
-
-async def execute(engine: AsyncEngine, statement: str, **parameters: object) -> None:
-    async with engine.begin() as connection:
-        await connection.execute(text(statement), parameters)
-
-
-async def product(engine: AsyncEngine, stock: int = 1000) -> int:
-    created = await operations.create_product(
-        engine, name="Tea", description="", price_cents=250, stock=stock, product_id=None
-    )
-    return int(created.id)
-
-
-async def deduct(engine: AsyncEngine, items: Mapping[int, int]) -> uuid.UUID:
-    """Take stock for a new order, and return the order's id."""
-    order_id = uuid.uuid4()
-    update = StockUpdate(order_id, StockUpdateKind.DEDUCT, items)
-    await operations.update_stock(engine, [update])
-    return order_id
-
-
-async def restore(engine: AsyncEngine, order_id: uuid.UUID) -> None:
-    """Put back what was taken for an order."""
-    await operations.update_stock(engine, [StockUpdate(order_id, StockUpdateKind.RESTORE, {})])
-
-
-async def violations(engine: AsyncEngine) -> set[str]:
-    """What the checks find, a line each."""
-    return {
-        f"{check.invariant} {finding.subject}: {finding.detail}"
-        async for check, found in run_checks(engine)
-        for finding in found
-    }
-
-
-async def check_command(engine: AsyncEngine) -> CommandResult:
-    return await run_command("inventory_service", "check", INVENTORY_DATABASE_URL=url_of(engine))
-
-
-async def a_sale_a_return_and_a_rejection(engine: AsyncEngine) -> tuple[int, uuid.UUID, uuid.UUID]:
-    """A product, an order that holds 3 of it, and one that gave 2 back."""
-    tea = await product(engine, 10)
-    sold = await deduct(engine, {tea: 3})
-    returned = await deduct(engine, {tea: 2})
-    await restore(engine, returned)
-    await deduct(engine, {tea: 11})
-    await restore(engine, uuid.uuid4())
-    await operations.adjust_stock(engine, tea, 5, "found some")
-    return tea, sold, returned
-
-
-async def test_without_violations_the_command_ends_with_0(engine: AsyncEngine) -> None:
-    await a_sale_a_return_and_a_rejection(engine)
-    done = await check_command(engine)
-    assert done.code == 0, done
-    checks = [line.split() for line in done.stdout.splitlines()[1:]]
-    assert [(check[0], check[-1]) for check in checks] == [("I1", "0"), ("I3", "0"), ("I3", "0")]
-    assert done.stderr == ""
-
-
-VIOLATIONS = {
-    "a stock figure changed by hand": (
-        "UPDATE products SET stock = stock - 4",
-        "I3 product {tea}: stock 8, but initial 10 + adjusted 5 - deducted 5 + restored 2 = 12",
-    ),
-    "a ledger row deleted": (
-        "DELETE FROM stock_movements WHERE kind = 'ADJUSTMENT'",
-        "I3 product {tea}: stock 12, but initial 10 + adjusted 0 - deducted 5 + restored 2 = 7",
-    ),
-    "a deduction for a rejected order": (
-        "UPDATE reservations SET state = 'REJECTED' WHERE order_id = :sold",
-        "I3 order {sold}: REJECTED, deducted 3, restored 0",
-    ),
-    "a reservation that was deleted": (
-        "DELETE FROM reservations WHERE order_id = :sold",
-        "I3 order {sold}: no reservation, deducted 3, restored 0",
-    ),
-    "a reservation without movements": (
-        "DELETE FROM stock_movements WHERE order_id = :sold",
-        "I3 order {sold}: DEDUCTED, deducted 0, restored 0",
-    ),
-    "stock that was restored in part": (
-        "UPDATE stock_movements SET delta = 1 WHERE kind = 'RESTORE'",
-        "I3 order {returned}: RESTORED, deducted 2, restored 1",
-    ),
-    "a product deleted by hand": (
-        "DELETE FROM products",
-        "I3 product {tea}: deleted, with 5 movements left",
-    ),
-}
-
-
-@pytest.mark.parametrize("violation", VIOLATIONS)
-async def test_the_checks_find(engine: AsyncEngine, violation: str) -> None:
-    tea, sold, returned = await a_sale_a_return_and_a_rejection(engine)
-    assert await violations(engine) == set()
-    statement, finding = VIOLATIONS[violation]
-    used = {"sold": sold} if ":sold" in statement else {}
-    await execute(engine, statement, **used)
-    expected = finding.format(tea=tea, sold=sold, returned=returned)
-    assert expected in await violations(engine)
-
-
-async def test_violations_are_a_table_and_exit_code_1(engine: AsyncEngine) -> None:
-    tea, *_ = await a_sale_a_return_and_a_rejection(engine)
-    await execute(engine, "UPDATE products SET stock = 7")
-    done = await check_command(engine)
-    assert done.code == 1
-    assert done.line("I3  stock equals the sum of its ledger").split()[-1] == "1"
-    assert done.line("I1 ").split()[-1] == "0"
-    assert "stock 7, but initial 10" in done.line(f"product {tea}")
-    assert done.stdout.endswith("1 finding\n")
-
-
-async def test_the_checks_find_negative_stock_although_the_database_forbids_it(
-    engine: AsyncEngine,
-) -> None:
-    tea = await product(engine, 0)
-    constraint = "ck_products_stock_not_negative"
-    await execute(engine, f"ALTER TABLE products DROP CONSTRAINT {constraint}")
-    try:
-        await operations.adjust_stock(engine, tea, 1, "found one")
-        await execute(engine, "UPDATE products SET stock = -1")
-        found = await violations(engine)
-    finally:
-        await execute(engine, "UPDATE products SET stock = 1")
-        await execute(
-            engine, f"ALTER TABLE products ADD CONSTRAINT {constraint} CHECK (stock >= 0)"
-        )
-    assert f"I1 product {tea}: stock -1" in found
-
-
-async def test_the_command_ends_with_2_and_a_line_if_it_cannot_check(engine: AsyncEngine) -> None:
-    url = str(engine.url.set(host="127.0.0.1", port=free_port(), query={}))
-    done = await run_command("inventory_service", "check", INVENTORY_DATABASE_URL=url)
-    assert done.code == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.endswith(" (DATABASE_UNAVAILABLE)\n")
-    assert len(done.stderr.splitlines()) == 1
-    done = await run_command("inventory_service", "check")
-    assert done.code == 2
-    assert "settings are missing or invalid" in done.stderr
-    assert "INVENTORY_DATABASE_URL: Field required" in done.stderr
-
-
-async def test_a_command_reads_the_environment_file_of_the_run_directory(
-    engine: AsyncEngine, tmp_path: Path
-) -> None:
-    (tmp_path / "environment.env").write_text(f"INVENTORY_DATABASE_URL='{url_of(engine)}'\n")
-    done = await run_command("inventory_service", "check", RUN_DIR=str(tmp_path))
-    assert done.code == 0, done
-    given = ("--env-file", str(tmp_path / "environment.env"))
-    assert (await run_command("inventory_service", "check", *given)).code == 0
 
 
 async def wrong_stock(monitor: StockMonitor) -> dict[str, str]:
@@ -199,7 +32,7 @@ async def wrong_stock(monitor: StockMonitor) -> dict[str, str]:
 async def test_the_monitor_finds_stock_changed_by_hand_until_it_is_put_right(
     engine: AsyncEngine,
 ) -> None:
-    tea, other = await product(engine, 10), await product(engine, 10)
+    tea, other = await create_product(engine, 10), await create_product(engine, 10)
     monitor = StockMonitor(engine)
     assert await wrong_stock(monitor) == {}
     await execute(engine, "UPDATE products SET stock = 7 WHERE id = :id", id=tea)
@@ -217,7 +50,7 @@ async def test_the_monitor_finds_stock_changed_by_hand_until_it_is_put_right(
 async def test_a_change_by_hand_is_found_although_it_is_committed_after_later_ones(
     engine: AsyncEngine,
 ) -> None:
-    tea, other = await product(engine, 10), await product(engine, 10)
+    tea, other = await create_product(engine, 10), await create_product(engine, 10)
     monitor = StockMonitor(engine)
     await monitor.find_wrong_stock()
     async with engine.begin() as by_hand:
@@ -231,7 +64,7 @@ async def test_a_change_by_hand_is_found_although_it_is_committed_after_later_on
 async def test_stock_put_right_after_a_ledger_row_was_deleted_is_no_violation(
     engine: AsyncEngine,
 ) -> None:
-    tea = await product(engine, 1000)
+    tea = await create_product(engine, 1000)
     orders = [await deduct(engine, {tea: 1}) for _ in range(100)]
     monitor = StockMonitor(engine)
     assert await wrong_stock(monitor) == {}
@@ -246,7 +79,7 @@ async def test_stock_put_right_after_a_ledger_row_was_deleted_is_no_violation(
 
 
 async def test_stored_balances_may_be_emptied_at_any_time(engine: AsyncEngine) -> None:
-    tea = await product(engine, 10)
+    tea = await create_product(engine, 10)
     monitor = StockMonitor(engine)
     assert await wrong_stock(monitor) == {}
     await deduct(engine, {tea: 1})
@@ -256,10 +89,10 @@ async def test_stored_balances_may_be_emptied_at_any_time(engine: AsyncEngine) -
     assert await wrong_stock(monitor) == {f"product {tea}": "stock 10, ledger 9"}
 
 
-async def test_a_change_by_hand_that_undoes_what_moved_since_the_last_run_is_found_by_the_next_move(
+async def test_a_change_by_hand_that_undoes_new_movements_is_found_with_the_next_one(
     engine: AsyncEngine,
 ) -> None:
-    tea = await product(engine, 10)
+    tea = await create_product(engine, 10)
     monitor = StockMonitor(engine)
     assert await wrong_stock(monitor) == {}
     await deduct(engine, {tea: 3})
@@ -329,20 +162,8 @@ async def test_the_ledger_is_read_by_its_index_on_product_and_id(engine: AsyncEn
     assert "pk_stock_movements" not in plan
 
 
-async def insert_products(engine: AsyncEngine, count: int) -> list[int]:
-    """Products without stock and movements; returns their ids, ascending."""
-    await execute(
-        engine,
-        "INSERT INTO products (name, description, price_cents, stock)"
-        " SELECT 'Tea', '', 250, 0 FROM generate_series(1, :count)",
-        count=count,
-    )
-    async with engine.connect() as connection:
-        return list(await connection.scalars(text("SELECT id FROM products ORDER BY id")))
-
-
 async def test_the_monitor_finds_nothing_among_concurrent_updates(engine: AsyncEngine) -> None:
-    teas = [await product(engine, 300) for _ in range(4)]
+    teas = [await create_product(engine, 300) for _ in range(4)]
     finished = asyncio.Event()
 
     async def buy_and_return(number: int) -> None:
@@ -397,7 +218,7 @@ async def test_a_running_service_reports_stock_changed_by_hand_within_5_s(
     monitored: tuple[AsyncEngine, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine, url = monitored
-    tea = await product(engine, 10)
+    tea = await create_product(engine, 10)
     await eventually(gauge(url), lambda count: count == 0)
     await execute(engine, "UPDATE products SET stock = 9 WHERE id = :id", id=tea)
     await eventually(gauge(url), lambda count: count == 1, within=5)
