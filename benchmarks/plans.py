@@ -13,8 +13,8 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from benchmarks.shop import Shop
-from inventory_service import ledger
 from inventory_service import operations as inventory
+from inventory_service import repository as ledger
 from order_service import outbox, storage
 from order_service.models import Status
 from service_kit.postgres.engine import autocommit, dry_run, open_engine

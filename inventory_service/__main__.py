@@ -4,8 +4,8 @@ import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
 
-from inventory_service.auditor import Auditor
 from inventory_service.cli import commands
+from inventory_service.consistency.monitor import StockMonitor
 from inventory_service.servicer import SERVICE_NAME, InventoryServicer
 from inventory_service.settings import Settings
 from proto.inventory_pb2_grpc import add_InventoryServiceServicer_to_server
@@ -19,16 +19,17 @@ from service_kit.postgres.migrations import migrate
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Serve and audit until `stop` is set."""
+    """Serve, and monitor the consistency of stock and ledger, until `stop` is set."""
     await migrate(settings.inventory_database_url, "inventory_service")
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         engine = await enter(open_engine(settings.inventory_database_url, "inventory_service"))
         metrics = serve_metrics(settings.bind_host, settings.inventory_service_metrics_port)
         stack.enter_context(metrics)
-        if settings.inventory_audit_seconds:
-            watch = ConsistencyMonitor(Auditor(engine).looks(), settings.inventory_audit_seconds)
-            await enter(background_task(watch.run(), stop))
+        if settings.inventory_consistency_seconds:
+            checks = StockMonitor(engine).checks()
+            monitor = ConsistencyMonitor(checks, settings.inventory_consistency_seconds)
+            await enter(background_task(monitor.run(), stop))
         add = partial(add_InventoryServiceServicer_to_server, InventoryServicer(engine))
         address = f"{settings.bind_host}:{settings.inventory_service_port}"
         await enter(serve_grpc(address, {SERVICE_NAME: add}))

@@ -1,8 +1,8 @@
-"""For the people who run inventory: `python -m inventory_service.tools audit`."""
+"""The commands of `python -m inventory_service`."""
 
 import typer
 
-from inventory_service.audit import RULES, run_audit
+from inventory_service.consistency.checks import CHECKS, run_checks
 from inventory_service.settings import Settings
 from service_kit import cli
 from service_kit.consistency import Check, Finding
@@ -10,33 +10,39 @@ from service_kit.postgres.engine import open_engine
 from service_kit.postgres.migrations import migrate
 
 STATEMENT_SECONDS = 600.0
+"""The whole ledger is read: that may take minutes."""
 
 commands = typer.Typer()
 
 
 @commands.command("migrate")
 def migrate_database(env_file: cli.EnvFile = None) -> None:
-    """Bring the database to the newest revision, as serving does too."""
+    """Create or upgrade the tables in the database at INVENTORY_DATABASE_URL, and exit.
+
+    Does nothing if they are up to date. Several replicas may run it at once.
+    `serve` does the same before it serves.
+    """
     settings = cli.load_settings(Settings, env_file)
     cli.run(migrate(settings.inventory_database_url, "inventory_service"))
 
 
 @commands.command()
 def check(env_file: cli.EnvFile = None) -> None:
-    """Check that stock, ledger and reservations agree; exit code 1 if something is off.
+    """Check that stock, ledger and reservations agree, over the whole database.
 
-    Reads everything as of one moment, while the service goes on, and writes nothing.
+    Reads everything as of one moment, while the service runs, and writes nothing.
+    Exit code 1 if it finds something; each finding names the product or the order.
     """
     settings = cli.load_settings(Settings, env_file)
-    raise cli.print_findings(cli.run(_audit(settings.inventory_database_url)))
+    raise cli.print_findings(cli.run(_run_checks(settings.inventory_database_url)))
 
 
-async def _audit(url: str) -> dict[Check, list[Finding]]:
+async def _run_checks(url: str) -> dict[Check, list[Finding]]:
     findings = {}
-    connection = open_engine(url, "inventory_audit", 1, statement_seconds=STATEMENT_SECONDS)
-    with cli.progress("rules", len(RULES)) as advance:
-        async with connection as engine:
-            async for rule, found in run_audit(engine):
-                findings[rule] = found
+    opened = open_engine(url, "inventory_check", 1, statement_seconds=STATEMENT_SECONDS)
+    with cli.progress("checks", len(CHECKS)) as advance:
+        async with opened as engine:
+            async for check_, found in run_checks(engine):
+                findings[check_] = found
                 advance(1)
     return findings

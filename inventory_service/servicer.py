@@ -1,26 +1,39 @@
 """InventoryService over gRPC: decode, operate, encode."""
 
-import datetime as dt
 from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import ServicerContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from inventory_service import operations
-from inventory_service.models import Kind, State, StockUpdate, UpdateResult, added_up
+from inventory_service.domain import (
+    Product,
+    ProductSummary,
+    ReservationRecord,
+    ReservationState,
+    StockMovement,
+    StockUpdate,
+    StockUpdateKind,
+    StockUpdateResult,
+    sum_quantities,
+)
 from proto import inventory_pb2 as pb
 from proto.inventory_pb2_grpc import InventoryServiceServicer
+from proto.shortage import Shortage
 from service_kit.errors import InvalidArgument
-from service_kit.grpc.converters import parse_uuid
-from service_kit.postgres.engine import AnyRow
+from service_kit.grpc.converters import parse_uuid, to_timestamp
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["InventoryService"].full_name
 
 Context = ServicerContext[Any, Any]
 
-_STATES = {pb.ReservationState.Value(f"RESERVATION_STATE_{state}"): state for state in State}
+_UPDATE_KINDS = {
+    pb.StockUpdateKind.Value(f"STOCK_UPDATE_KIND_{kind}"): kind for kind in StockUpdateKind
+}
+_STATES = {
+    pb.ReservationState.Value(f"RESERVATION_STATE_{state}"): state for state in ReservationState
+}
 
 
 class InventoryServicer(InventoryServiceServicer):
@@ -104,12 +117,9 @@ class InventoryServicer(InventoryServiceServicer):
     async def BatchGetReservations(
         self, request: pb.BatchGetReservationsRequest, context: Context
     ) -> pb.BatchGetReservationsResponse:
-        found = await operations.get_reservations(
-            self._engine, [parse_uuid(each, "order_id") for each in request.order_ids]
-        )
-        return pb.BatchGetReservationsResponse(
-            reservations=[_reservation(row, movements) for row, movements in found]
-        )
+        order_ids = [parse_uuid(order_id, "order_id") for order_id in request.order_ids]
+        found = await operations.get_reservations(self._engine, order_ids)
+        return pb.BatchGetReservationsResponse(reservations=map(_reservation, found))
 
     async def ListReservations(
         self, request: pb.ListReservationsRequest, context: Context
@@ -126,63 +136,62 @@ class InventoryServicer(InventoryServiceServicer):
 
 
 def _update(update: pb.StockUpdate) -> StockUpdate:
-    kinds = {
-        pb.STOCK_UPDATE_KIND_DEDUCT: Kind.DEDUCT,
-        pb.STOCK_UPDATE_KIND_RESTORE: Kind.RESTORE,
-    }
-    if update.kind not in kinds:
-        raise InvalidArgument("INVALID_KIND", "kind must be DEDUCT or RESTORE")
-    items = added_up((item.product_id, item.quantity) for item in update.items)
-    return StockUpdate(parse_uuid(update.order_id, "order_id"), kinds[update.kind], items)
+    if update.kind not in _UPDATE_KINDS:
+        raise InvalidArgument("INVALID_KIND", "Kind must be DEDUCT or RESTORE.")
+    items = sum_quantities((item.product_id, item.quantity) for item in update.items)
+    order_id = parse_uuid(update.order_id, "order_id")
+    return StockUpdate(order_id, _UPDATE_KINDS[update.kind], items)
 
 
-def _state(number: "pb.ReservationState.ValueType") -> State | None:
+def _state(number: "pb.ReservationState.ValueType") -> ReservationState | None:
     if number and number not in _STATES:
-        raise InvalidArgument("INVALID_STATE", "there is no such state")
+        raise InvalidArgument("INVALID_STATE", "This is not a reservation's state.")
     return _STATES.get(number)
 
 
-def _result(update: pb.StockUpdate, result: UpdateResult) -> pb.StockUpdateResult:
+def _result(update: pb.StockUpdate, result: StockUpdateResult) -> pb.StockUpdateResult:
     return pb.StockUpdateResult(
         order_id=update.order_id,
         kind=update.kind,
         outcome=pb.StockUpdateOutcome.Value(f"STOCK_UPDATE_OUTCOME_{result.outcome}"),
-        shortages=[
-            pb.Shortage(
-                product_id=short.product_id, requested=short.requested, available=short.available
-            )
-            for short in result.shortages
-        ],
+        shortages=_shortages(result.shortages),
         unknown_product_ids=result.unknown_product_ids,
     )
 
 
-def _check(item: pb.StockItem, found: AnyRow | None) -> pb.StockCheck:
-    if found is None:
+def _shortages(shortages: Iterable[Shortage]) -> list[pb.Shortage]:
+    return [
+        pb.Shortage(product_id=each.product_id, requested=each.requested, available=each.available)
+        for each in shortages
+    ]
+
+
+def _check(item: pb.StockItem, product: ProductSummary | None) -> pb.StockCheck:
+    if product is None:
         return pb.StockCheck(product_id=item.product_id)
     return pb.StockCheck(
-        product_id=found.id,
+        product_id=product.id,
         found=True,
-        name=found.name,
-        price_cents=found.price_cents,
-        stock=found.stock,
-        available=found.stock >= item.quantity,
+        name=product.name,
+        price_cents=product.price_cents,
+        stock=product.stock,
+        available=product.stock >= item.quantity,
     )
 
 
-def _product(product: AnyRow) -> pb.Product:
+def _product(product: Product) -> pb.Product:
     return pb.Product(
         id=product.id,
         name=product.name,
         description=product.description,
         price_cents=product.price_cents,
         stock=product.stock,
-        create_time=_timestamp(product.created_at),
-        update_time=_timestamp(product.updated_at),
+        create_time=to_timestamp(product.created_at),
+        update_time=to_timestamp(product.updated_at),
     )
 
 
-def _movement(movement: AnyRow) -> pb.StockMovement:
+def _movement(movement: StockMovement) -> pb.StockMovement:
     return pb.StockMovement(
         id=movement.id,
         product_id=movement.product_id,
@@ -190,21 +199,15 @@ def _movement(movement: AnyRow) -> pb.StockMovement:
         delta=movement.delta,
         order_id=str(movement.order_id or ""),
         reason=movement.reason,
-        create_time=_timestamp(movement.created_at),
+        create_time=to_timestamp(movement.created_at),
     )
 
 
-def _reservation(row: AnyRow, movements: Iterable[AnyRow] = ()) -> pb.Reservation:
+def _reservation(record: ReservationRecord) -> pb.Reservation:
     return pb.Reservation(
-        order_id=str(row.order_id),
-        state=pb.ReservationState.Value(f"RESERVATION_STATE_{row.state}"),
-        shortages=[pb.Shortage(**short) for short in row.shortages or ()],
-        create_time=_timestamp(row.created_at),
-        movements=map(_movement, movements),
+        order_id=str(record.order_id),
+        state=pb.ReservationState.Value(f"RESERVATION_STATE_{record.reservation.state}"),
+        shortages=_shortages(record.reservation.shortages),
+        create_time=to_timestamp(record.created_at),
+        movements=map(_movement, record.movements),
     )
-
-
-def _timestamp(moment: dt.datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp

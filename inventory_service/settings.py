@@ -6,11 +6,11 @@ from service_kit.settings import DatabaseUrl, MetricsPort, Port, ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Where the service listens, where its database is, and how often it is audited."""
+    """Where the service listens, its database, and how often it compares stock with the ledger."""
 
     inventory_service_port: Port = 50055
     inventory_database_url: DatabaseUrl
 
     inventory_service_metrics_port: MetricsPort = 0
-    inventory_audit_seconds: float = Field(2.0, ge=0)
-    """Pause between two looks of the running audit; 0 means that it does not run."""
+    inventory_consistency_seconds: float = Field(2.0, ge=0)
+    """Pause between two runs of the consistency checks; 0 turns them off."""

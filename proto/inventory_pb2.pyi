@@ -171,7 +171,7 @@ class CreateProductRequest(_message.Message):
     PRODUCT_FIELD_NUMBER: _builtins.int
     PRODUCT_ID_FIELD_NUMBER: _builtins.int
     product_id: _builtins.int
-    """An explicit id; without it the service chooses one."""
+    """An explicit id; unset, the service assigns one."""
     @_builtins.property
     def product(self) -> Global___Product:
         """`product.stock` is the initial stock; `product.id` is ignored."""
@@ -426,10 +426,10 @@ class UpdateStockRequest(_message.Message):
     UPDATES_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
-    """Answer as if applied, and roll back (https://google.aip.dev/163)."""
+    """Return what the updates would do, and roll back (https://google.aip.dev/163)."""
     @_builtins.property
     def updates(self) -> _containers.RepeatedCompositeFieldContainer[Global___StockUpdate]:
-        """At most 1000."""
+        """At most 1,000."""
 
     def __init__(
         self,
@@ -685,7 +685,7 @@ class Reservation(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def movements(self) -> _containers.RepeatedCompositeFieldContainer[Global___StockMovement]:
-        """The order's rows in the ledger, oldest first; only in BatchGetReservations' answer."""
+        """The order's rows in the ledger, oldest first; only in the response of BatchGetReservations."""
 
     def __init__(
         self,
@@ -711,7 +711,7 @@ class BatchGetReservationsRequest(_message.Message):
     ORDER_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """UUIDs; at most 1000."""
+        """UUIDs; at most 1,000."""
 
     def __init__(
         self,
@@ -756,7 +756,7 @@ class ListReservationsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """1 to 1000; 0 means 100."""
+    """1 to 1,000; 0 means 100."""
     page_token: _builtins.str
     state: Global___ReservationState.ValueType
     """UNSPECIFIED means any."""

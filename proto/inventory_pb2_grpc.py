@@ -99,7 +99,7 @@ class InventoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetProduct(self, request, context):
-        """NOT_FOUND/PRODUCT_NOT_FOUND if there is none.
+        """NOT_FOUND/PRODUCT_NOT_FOUND if the product does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,7 +120,7 @@ class InventoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckStock(self, request, context):
-        """Name, price and availability of many products at once; takes nothing.
+        """Name, price and availability of many products at once; changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,7 +149,7 @@ class InventoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetReservations(self, request, context):
-        """What was decided and moved for these orders; those never decided are left out.
+        """What was decided and moved for these orders; orders without a decision are left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,13 +36,13 @@ class InventoryServiceStub:
     CreateProduct: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.CreateProductRequest, _inventory_pb2.Product]
     """ALREADY_EXISTS/PRODUCT_EXISTS if the explicit id is taken."""
     GetProduct: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.GetProductRequest, _inventory_pb2.Product]
-    """NOT_FOUND/PRODUCT_NOT_FOUND if there is none."""
+    """NOT_FOUND/PRODUCT_NOT_FOUND if the product does not exist."""
     ListProducts: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListProductsRequest, _inventory_pb2.ListProductsResponse]
     """Products by ascending id."""
     UpdateProduct: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.UpdateProductRequest, _inventory_pb2.Product]
     """Changes the fields named in the mask; stock moves only by AdjustStock and UpdateStock."""
     CheckStock: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.CheckStockRequest, _inventory_pb2.CheckStockResponse]
-    """Name, price and availability of many products at once; takes nothing."""
+    """Name, price and availability of many products at once; changes nothing."""
     UpdateStock: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.UpdateStockRequest, _inventory_pb2.UpdateStockResponse]
     """Order-driven movements, many at once. Each update is all-or-nothing for its order and
     idempotent per (order, kind); one order's shortage fails that order alone.
@@ -52,7 +52,7 @@ class InventoryServiceStub:
     ListStockMovements: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListStockMovementsRequest, _inventory_pb2.ListStockMovementsResponse]
     """The ledger of one product, newest first."""
     BatchGetReservations: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.BatchGetReservationsRequest, _inventory_pb2.BatchGetReservationsResponse]
-    """What was decided and moved for these orders; those never decided are left out."""
+    """What was decided and moved for these orders; orders without a decision are left out."""
     ListReservations: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListReservationsRequest, _inventory_pb2.ListReservationsResponse]
     """What was decided for orders, by ascending order id."""
 
@@ -64,13 +64,13 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     CreateProduct: _aio.UnaryUnaryMultiCallable[_inventory_pb2.CreateProductRequest, _inventory_pb2.Product]  # type: ignore[assignment]
     """ALREADY_EXISTS/PRODUCT_EXISTS if the explicit id is taken."""
     GetProduct: _aio.UnaryUnaryMultiCallable[_inventory_pb2.GetProductRequest, _inventory_pb2.Product]  # type: ignore[assignment]
-    """NOT_FOUND/PRODUCT_NOT_FOUND if there is none."""
+    """NOT_FOUND/PRODUCT_NOT_FOUND if the product does not exist."""
     ListProducts: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListProductsRequest, _inventory_pb2.ListProductsResponse]  # type: ignore[assignment]
     """Products by ascending id."""
     UpdateProduct: _aio.UnaryUnaryMultiCallable[_inventory_pb2.UpdateProductRequest, _inventory_pb2.Product]  # type: ignore[assignment]
     """Changes the fields named in the mask; stock moves only by AdjustStock and UpdateStock."""
     CheckStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.CheckStockRequest, _inventory_pb2.CheckStockResponse]  # type: ignore[assignment]
-    """Name, price and availability of many products at once; takes nothing."""
+    """Name, price and availability of many products at once; changes nothing."""
     UpdateStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.UpdateStockRequest, _inventory_pb2.UpdateStockResponse]  # type: ignore[assignment]
     """Order-driven movements, many at once. Each update is all-or-nothing for its order and
     idempotent per (order, kind); one order's shortage fails that order alone.
@@ -80,7 +80,7 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     ListStockMovements: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListStockMovementsRequest, _inventory_pb2.ListStockMovementsResponse]  # type: ignore[assignment]
     """The ledger of one product, newest first."""
     BatchGetReservations: _aio.UnaryUnaryMultiCallable[_inventory_pb2.BatchGetReservationsRequest, _inventory_pb2.BatchGetReservationsResponse]  # type: ignore[assignment]
-    """What was decided and moved for these orders; those never decided are left out."""
+    """What was decided and moved for these orders; orders without a decision are left out."""
     ListReservations: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListReservationsRequest, _inventory_pb2.ListReservationsResponse]  # type: ignore[assignment]
     """What was decided for orders, by ascending order id."""
 
@@ -101,7 +101,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_pb2.GetProductRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.Product, _abc.Awaitable[_inventory_pb2.Product]]:
-        """NOT_FOUND/PRODUCT_NOT_FOUND if there is none."""
+        """NOT_FOUND/PRODUCT_NOT_FOUND if the product does not exist."""
 
     @_abc_1.abstractmethod
     def ListProducts(
@@ -125,7 +125,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_pb2.CheckStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.CheckStockResponse, _abc.Awaitable[_inventory_pb2.CheckStockResponse]]:
-        """Name, price and availability of many products at once; takes nothing."""
+        """Name, price and availability of many products at once; changes nothing."""
 
     @_abc_1.abstractmethod
     def UpdateStock(
@@ -159,7 +159,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_pb2.BatchGetReservationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.BatchGetReservationsResponse, _abc.Awaitable[_inventory_pb2.BatchGetReservationsResponse]]:
-        """What was decided and moved for these orders; those never decided are left out."""
+        """What was decided and moved for these orders; orders without a decision are left out."""
 
     @_abc_1.abstractmethod
     def ListReservations(

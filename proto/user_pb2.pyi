@@ -49,7 +49,7 @@ class User(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     email: _builtins.str
-    """Lower case, trimmed."""
+    """Trimmed, in lower case."""
     name: _builtins.str
     role: Global___Role.ValueType
     active: _builtins.bool
@@ -176,7 +176,7 @@ class BatchGetUsersRequest(_message.Message):
     USER_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """At most 1000."""
+        """At most 1,000."""
 
     def __init__(
         self,

@@ -85,7 +85,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Authenticate(self, request, context):
-        """Checks a password and opens a refresh-token family.
+        """Checks a password and opens a family of refresh tokens.
         UNAUTHENTICATED/INVALID_CREDENTIALS takes the same time whether or not the e-mail is known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -93,7 +93,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUser(self, request, context):
-        """NOT_FOUND/USER_NOT_FOUND if there is none.
+        """NOT_FOUND/USER_NOT_FOUND if the user does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,15 +107,15 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListUsers(self, request, context):
-        """All users by ascending id.
+        """All users by ascending id. Nothing calls it yet: it is for the administrators' list of users.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateRefreshToken(self, request, context):
-        """Exchanges a refresh token for its successor. A token serves once: presenting it again
-        revokes its whole family. UNAUTHENTICATED/INVALID_REFRESH_TOKEN otherwise.
+        """Exchanges a refresh token for its successor. A token can be exchanged once: presenting it again
+        revokes its whole family. UNAUTHENTICATED/INVALID_REFRESH_TOKEN if it cannot be exchanged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,18 +37,18 @@ class UserServiceStub:
     RegisterUser: _grpc.UnaryUnaryMultiCallable[_user_pb2.RegisterUserRequest, _user_pb2.User]
     """Creates a customer. ALREADY_EXISTS/EMAIL_TAKEN if the e-mail is taken, whatever its case."""
     Authenticate: _grpc.UnaryUnaryMultiCallable[_user_pb2.AuthenticateRequest, _user_pb2.AuthenticateResponse]
-    """Checks a password and opens a refresh-token family.
+    """Checks a password and opens a family of refresh tokens.
     UNAUTHENTICATED/INVALID_CREDENTIALS takes the same time whether or not the e-mail is known.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_user_pb2.GetUserRequest, _user_pb2.User]
-    """NOT_FOUND/USER_NOT_FOUND if there is none."""
+    """NOT_FOUND/USER_NOT_FOUND if the user does not exist."""
     BatchGetUsers: _grpc.UnaryUnaryMultiCallable[_user_pb2.BatchGetUsersRequest, _user_pb2.BatchGetUsersResponse]
     """The users found, in no particular order; ids without a user are left out."""
     ListUsers: _grpc.UnaryUnaryMultiCallable[_user_pb2.ListUsersRequest, _user_pb2.ListUsersResponse]
-    """All users by ascending id."""
+    """All users by ascending id. Nothing calls it yet: it is for the administrators' list of users."""
     RotateRefreshToken: _grpc.UnaryUnaryMultiCallable[_user_pb2.RotateRefreshTokenRequest, _user_pb2.AuthenticateResponse]
-    """Exchanges a refresh token for its successor. A token serves once: presenting it again
-    revokes its whole family. UNAUTHENTICATED/INVALID_REFRESH_TOKEN otherwise.
+    """Exchanges a refresh token for its successor. A token can be exchanged once: presenting it again
+    revokes its whole family. UNAUTHENTICATED/INVALID_REFRESH_TOKEN if it cannot be exchanged.
     """
     RevokeRefreshToken: _grpc.UnaryUnaryMultiCallable[_user_pb2.RevokeRefreshTokenRequest, _empty_pb2.Empty]
     """Revokes the token's family. UNAUTHENTICATED/INVALID_REFRESH_TOKEN if it is unknown."""
@@ -61,18 +61,18 @@ class UserServiceAsyncStub(UserServiceStub):
     RegisterUser: _aio.UnaryUnaryMultiCallable[_user_pb2.RegisterUserRequest, _user_pb2.User]  # type: ignore[assignment]
     """Creates a customer. ALREADY_EXISTS/EMAIL_TAKEN if the e-mail is taken, whatever its case."""
     Authenticate: _aio.UnaryUnaryMultiCallable[_user_pb2.AuthenticateRequest, _user_pb2.AuthenticateResponse]  # type: ignore[assignment]
-    """Checks a password and opens a refresh-token family.
+    """Checks a password and opens a family of refresh tokens.
     UNAUTHENTICATED/INVALID_CREDENTIALS takes the same time whether or not the e-mail is known.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_user_pb2.GetUserRequest, _user_pb2.User]  # type: ignore[assignment]
-    """NOT_FOUND/USER_NOT_FOUND if there is none."""
+    """NOT_FOUND/USER_NOT_FOUND if the user does not exist."""
     BatchGetUsers: _aio.UnaryUnaryMultiCallable[_user_pb2.BatchGetUsersRequest, _user_pb2.BatchGetUsersResponse]  # type: ignore[assignment]
     """The users found, in no particular order; ids without a user are left out."""
     ListUsers: _aio.UnaryUnaryMultiCallable[_user_pb2.ListUsersRequest, _user_pb2.ListUsersResponse]  # type: ignore[assignment]
-    """All users by ascending id."""
+    """All users by ascending id. Nothing calls it yet: it is for the administrators' list of users."""
     RotateRefreshToken: _aio.UnaryUnaryMultiCallable[_user_pb2.RotateRefreshTokenRequest, _user_pb2.AuthenticateResponse]  # type: ignore[assignment]
-    """Exchanges a refresh token for its successor. A token serves once: presenting it again
-    revokes its whole family. UNAUTHENTICATED/INVALID_REFRESH_TOKEN otherwise.
+    """Exchanges a refresh token for its successor. A token can be exchanged once: presenting it again
+    revokes its whole family. UNAUTHENTICATED/INVALID_REFRESH_TOKEN if it cannot be exchanged.
     """
     RevokeRefreshToken: _aio.UnaryUnaryMultiCallable[_user_pb2.RevokeRefreshTokenRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Revokes the token's family. UNAUTHENTICATED/INVALID_REFRESH_TOKEN if it is unknown."""
@@ -94,7 +94,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.AuthenticateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.AuthenticateResponse, _abc.Awaitable[_user_pb2.AuthenticateResponse]]:
-        """Checks a password and opens a refresh-token family.
+        """Checks a password and opens a family of refresh tokens.
         UNAUTHENTICATED/INVALID_CREDENTIALS takes the same time whether or not the e-mail is known.
         """
 
@@ -104,7 +104,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.GetUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.User, _abc.Awaitable[_user_pb2.User]]:
-        """NOT_FOUND/USER_NOT_FOUND if there is none."""
+        """NOT_FOUND/USER_NOT_FOUND if the user does not exist."""
 
     @_abc_1.abstractmethod
     def BatchGetUsers(
@@ -120,7 +120,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.ListUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.ListUsersResponse, _abc.Awaitable[_user_pb2.ListUsersResponse]]:
-        """All users by ascending id."""
+        """All users by ascending id. Nothing calls it yet: it is for the administrators' list of users."""
 
     @_abc_1.abstractmethod
     def RotateRefreshToken(
@@ -128,8 +128,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.RotateRefreshTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.AuthenticateResponse, _abc.Awaitable[_user_pb2.AuthenticateResponse]]:
-        """Exchanges a refresh token for its successor. A token serves once: presenting it again
-        revokes its whole family. UNAUTHENTICATED/INVALID_REFRESH_TOKEN otherwise.
+        """Exchanges a refresh token for its successor. A token can be exchanged once: presenting it again
+        revokes its whole family. UNAUTHENTICATED/INVALID_REFRESH_TOKEN if it cannot be exchanged.
         """
 
     @_abc_1.abstractmethod

@@ -1,4 +1,4 @@
-"""Passwords: their rules, and Argon2id on a few threads with a bounded queue before them."""
+"""Passwords: their rules, and Argon2id on a few threads behind a bounded queue."""
 
 import asyncio
 import os
@@ -18,21 +18,21 @@ from service_kit.errors import InvalidArgument, ResourceExhausted
 MIN_LENGTH = 10
 MAX_LENGTH = 128
 NICENESS = 10
-"""So much less of a busy processor do the hashing threads get (Linux: per thread)."""
+"""Of the hashing threads, added to the process's (Linux: each thread has its own)."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def check_password(password: str) -> None:
-    """InvalidArgument unless a new account may have this password."""
+    """InvalidArgument (INVALID_PASSWORD) unless a new account may have this password."""
     if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
-        raise _refusal(f"a password has {MIN_LENGTH} to {MAX_LENGTH} characters")
+        raise _invalid_password(f"A password must have {MIN_LENGTH} to {MAX_LENGTH} characters.")
     if "\0" in password:
-        raise _refusal("a password has no NUL character")
+        raise _invalid_password("A password must not have a NUL character.")
 
 
-def _refusal(message: str) -> InvalidArgument:
+def _invalid_password(message: str) -> InvalidArgument:
     return InvalidArgument("INVALID_PASSWORD", message, field="password")
 
 
@@ -48,7 +48,7 @@ class Passwords:
     """Hashes and verifies passwords; a context manager that ends its threads.
 
     `memory_cost` is in KiB. At most `workers` passwords are worked on at once and at most `queue`
-    more wait; beyond that ResourceExhausted (OVERLOADED). Who gives up waiting leaves the queue.
+    more wait; beyond that ResourceExhausted (OVERLOADED). A cancelled caller leaves the queue.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class Passwords:
         self._decoy = self._hasher.hash(secrets.token_urlsafe())
         self._room = workers + queue
         self._pool = ThreadPoolExecutor(
-            workers, thread_name_prefix="passwords", initializer=_yield_to_others
+            workers, thread_name_prefix="passwords", initializer=_lower_priority
         )
 
     def __enter__(self) -> Self:
-        """Ready since it was made."""
+        """Ready once constructed."""
         return self
 
     def __exit__(
@@ -77,11 +77,11 @@ class Passwords:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Drop what waits and finish what is being worked on."""
+        """Drop what is queued and finish what is being worked on."""
         self._pool.shutdown(cancel_futures=True)
 
     async def hash(self, password: str) -> str:
-        """The Argon2id hash of a password, with a salt of its own, as a PHC string."""
+        """The Argon2id hash of a password, with its own salt, as a PHC string."""
         return await self._run(self._hasher.hash, _normalised(password))
 
     async def verify(self, password: str, stored: str | None) -> Verification:
@@ -95,7 +95,7 @@ class Passwords:
 
     async def _run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         if self._room == 0:
-            raise ResourceExhausted("OVERLOADED", "too many passwords are waiting to be hashed")
+            raise ResourceExhausted("OVERLOADED", "Too many passwords are waiting to be hashed.")
         self._room -= 1
         try:
             return await asyncio.wrap_future(self._pool.submit(work, *args, **kwargs))
@@ -103,8 +103,8 @@ class Passwords:
             self._room += 1
 
 
-def _yield_to_others() -> None:
-    # A flood of log-ins would otherwise take the processors from the requests of everybody else.
+def _lower_priority() -> None:
+    # Otherwise a flood of logins would take the processors from all other requests.
     thread = threading.get_native_id()
     os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 

@@ -4,14 +4,14 @@ import datetime as dt
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import ServicerContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proto import user_pb2 as pb
 from proto.user_pb2_grpc import UserServiceServicer
+from service_kit.grpc.converters import to_timestamp
 from user_service import operations
-from user_service.models import Role, Session, User
+from user_service.domain import Role, Session, User
 from user_service.passwords import Passwords
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["UserService"].full_name
@@ -22,7 +22,7 @@ _ROLES = {Role.CUSTOMER: pb.ROLE_CUSTOMER, Role.ADMIN: pb.ROLE_ADMIN}
 
 
 class UserServicer(UserServiceServicer):
-    """Serves the accounts kept in `engine`'s database; `token_lifetime` is a refresh token's."""
+    """Serves the accounts in `engine`'s database; `token_lifetime` is that of refresh tokens."""
 
     def __init__(
         self, engine: AsyncEngine, passwords: Passwords, token_lifetime: dt.timedelta
@@ -92,7 +92,7 @@ def _session(session: Session) -> pb.AuthenticateResponse:
     return pb.AuthenticateResponse(
         user=_user(session.user),
         refresh_token=session.refresh_token,
-        refresh_expire_time=_timestamp(session.expires_at),
+        refresh_expire_time=to_timestamp(session.expires_at),
     )
 
 
@@ -103,10 +103,5 @@ def _user(user: User) -> pb.User:
         name=user.name,
         role=_ROLES[user.role],
         active=user.active,
-        create_time=_timestamp(user.created_at),
+        create_time=to_timestamp(user.created_at),
     )
-
-
-def _timestamp(moment: dt.datetime) -> Timestamp:
-    # Twice as fast as FromDatetime.
-    return Timestamp(seconds=int(moment.timestamp()), nanos=moment.microsecond * 1000)

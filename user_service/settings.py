@@ -9,14 +9,14 @@ from pydantic_settings import SettingsConfigDict
 
 from service_kit.errors import InvalidArgument
 from service_kit.settings import DatabaseUrl, Port, ServiceSettings
-from user_service.models import valid_email
+from user_service.domain import valid_email
 from user_service.passwords import check_password
 
 T = TypeVar("T")
 
 
 class Settings(ServiceSettings):
-    """Where the service listens, its database, its first administrator, the price of a hash.
+    """Where the service listens, its database, its first administrator, the cost of a hash.
 
     An empty variable counts as unset.
     """
@@ -54,9 +54,9 @@ class Settings(ServiceSettings):
     def _password_is_valid(
         cls, password: SecretStr | None, info: ValidationInfo
     ) -> SecretStr | None:
-        # An e-mail that is wrong is not in `data`, and has been reported.
+        # An invalid e-mail is not in `data`, and is reported itself.
         if "admin_email" in info.data and (info.data["admin_email"] is None) != (password is None):
-            raise ValueError("ADMIN_EMAIL and ADMIN_PASSWORD are set together or not at all")
+            raise ValueError("ADMIN_EMAIL and ADMIN_PASSWORD must be set together")
         if password is not None:
             _checked(check_password, password.get_secret_value())
         return password
@@ -66,12 +66,12 @@ class Settings(ServiceSettings):
     def _memory_suffices(cls, memory_cost: int, info: ValidationInfo) -> int:
         least = 8 * int(info.data.get("password_hash_parallelism", 1))
         if memory_cost < least:
-            raise ValueError(f"must be at least 8 KiB a lane, {least}")
+            raise ValueError(f"must be at least 8 KiB per lane: {least}")
         return memory_cost
 
 
 def _checked(rule: Callable[[str], T], value: str) -> T:
     try:
         return rule(value)
-    except InvalidArgument as refusal:
-        raise ValueError(refusal.message) from refusal
+    except InvalidArgument as error:
+        raise ValueError(error.message) from error

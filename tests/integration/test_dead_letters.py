@@ -11,7 +11,7 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from inventory_service.models import metadata as inventory_tables
+from inventory_service.tables import metadata as inventory_tables
 from order_service.models import metadata as order_tables
 from proto import inventory_pb2 as stock_pb
 from proto.events import (

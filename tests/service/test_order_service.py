@@ -52,7 +52,7 @@ from tests.support.probes import described, health, reflected
 from tests.support.services import Inventory, Orders, Users, ask, orders_running
 from tests.support.tcp_proxy import TcpProxy, proxied
 from tests.support.waiting import eventually, free_port
-from user_service.models import users as users_table
+from user_service.tables import users as users_table
 
 NAME = "ecommerce.order.v1.OrderService"
 UNKNOWN = 2**40

@@ -116,13 +116,16 @@ async def _reached(
 async def inventory_running(
     database_url: str, port: int = 0, **settings: Any
 ) -> AsyncIterator[Inventory]:
-    """The inventory service; `port` 0 means any; `settings` are more of its settings."""
+    """The inventory service; `port` 0 means any; `settings` are more of its settings.
+
+    Without its consistency checks, unless they are set: they write balances at any time.
+    """
     port = port or free_port()
     loaded = InventorySettings(
         inventory_service_port=port,
         inventory_database_url=database_url,
         bind_host="127.0.0.1",
-        **settings,
+        **({"inventory_consistency_seconds": 0} | settings),
     )
     address = f"127.0.0.1:{port}"
     async with (

@@ -5,25 +5,25 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inventory_service.models import (
-    Kind,
-    Outcome,
+from inventory_service.domain import (
     Reservation,
-    Shortage,
-    State,
-    StockPlan,
+    ReservationState,
+    StockMovementKind,
     StockUpdate,
-    UpdateResult,
-    added_up,
+    StockUpdateKind,
+    StockUpdateOutcome,
+    StockUpdateResult,
 )
-from service_kit.errors import InvalidArgument
+from inventory_service.stock_plan import PlannedMovement, StockPlan
+from proto.shortage import Shortage
 
 ORDERS = [uuid.UUID(int=number) for number in range(1, 5)]
 UNKNOWN = 9
+APPLIED = StockUpdateResult(StockUpdateOutcome.APPLIED)
+CANCELLED = StockUpdateResult(StockUpdateOutcome.CANCELLED)
 
 stocks = st.dictionaries(st.integers(1, 4), st.integers(0, 12), min_size=1)
 wanted_items = st.dictionaries(
@@ -32,7 +32,7 @@ wanted_items = st.dictionaries(
 updates = st.builds(
     StockUpdate,
     order_id=st.sampled_from(ORDERS),
-    kind=st.sampled_from([Kind.DEDUCT, Kind.DEDUCT, Kind.RESTORE]),
+    kind=st.sampled_from([StockUpdateKind.DEDUCT, StockUpdateKind.DEDUCT, StockUpdateKind.RESTORE]),
     items=wanted_items,
 )
 batches = st.lists(st.lists(updates, max_size=6), max_size=6)
@@ -44,16 +44,16 @@ class Store:
 
     stock: dict[int, int]
     reservations: dict[uuid.UUID, Reservation] = field(default_factory=dict)
-    ledger: list[tuple[uuid.UUID, Kind, int, int]] = field(default_factory=list)
+    ledger: list[PlannedMovement] = field(default_factory=list)
 
-    def run(self, batch: Sequence[StockUpdate]) -> list[UpdateResult]:
-        plan = StockPlan(dict(self.stock), dict(self.reservations), self._held(batch))
+    def run(self, batch: Sequence[StockUpdate]) -> list[StockUpdateResult]:
+        plan = StockPlan(dict(self.stock), dict(self.reservations), self._deducted(batch))
         results = [plan.apply(update) for update in batch]
         assert not plan.opened.keys() & self.reservations.keys()
         assert not plan.opened.keys() & set(plan.restored)
         self.reservations.update(plan.opened)
         for order_id in plan.restored:
-            self.reservations[order_id] = Reservation(State.RESTORED)
+            self.reservations[order_id] = Reservation(ReservationState.RESTORED)
         for product_id, delta in plan.deltas().items():
             self.stock[product_id] += delta
         self.ledger += plan.movements
@@ -61,33 +61,35 @@ class Store:
         assert plan.reservations == self.reservations
         return results
 
-    def moved(self, order_id: uuid.UUID, kind: Kind) -> list[tuple[int, int]]:
+    def moved(self, order_id: uuid.UUID, kind: StockMovementKind) -> list[tuple[int, int]]:
         return [
             (item, delta)
             for order, of, item, delta in self.ledger
             if (order, of) == (order_id, kind)
         ]
 
-    def _held(self, batch: Iterable[StockUpdate]) -> dict[uuid.UUID, dict[int, int]]:
-        held: dict[uuid.UUID, dict[int, int]] = {}
-        restoring = {update.order_id for update in batch if update.kind is Kind.RESTORE}
+    def _deducted(self, batch: Iterable[StockUpdate]) -> dict[uuid.UUID, dict[int, int]]:
+        deducted: dict[uuid.UUID, dict[int, int]] = {}
+        restoring = {update.order_id for update in batch if update.kind is StockUpdateKind.RESTORE}
         for order_id, kind, product_id, delta in self.ledger:
-            if kind is Kind.DEDUCT and order_id in restoring:
-                held.setdefault(order_id, {})[product_id] = -delta
-        return held
+            if kind is StockMovementKind.DEDUCT and order_id in restoring:
+                deducted.setdefault(order_id, {})[product_id] = -delta
+        return deducted
 
 
 def deduct(order_id: uuid.UUID, **items: int) -> StockUpdate:
     """`deduct(order, p1=2)` takes two of product 1."""
-    return StockUpdate(order_id, Kind.DEDUCT, {int(name[1:]): n for name, n in items.items()})
+    return StockUpdate(
+        order_id, StockUpdateKind.DEDUCT, {int(name[1:]): n for name, n in items.items()}
+    )
 
 
 def restore(order_id: uuid.UUID) -> StockUpdate:
-    return StockUpdate(order_id, Kind.RESTORE, {})
+    return StockUpdate(order_id, StockUpdateKind.RESTORE, {})
 
 
 @given(stocks, batches)
-def test_stock_is_never_negative_and_always_what_the_ledger_says(
+def test_stock_is_never_negative_and_always_equals_the_ledger(
     initial: dict[int, int], history: list[list[StockUpdate]]
 ) -> None:
     store = Store(dict(initial))
@@ -110,7 +112,10 @@ def test_each_order_is_deducted_at_most_once_and_restored_at_most_once(
     rows = Counter((order, kind, item) for order, kind, item, _ in store.ledger)
     assert all(count == 1 for count in rows.values())
     for order_id in ORDERS:
-        taken, given_back = (store.moved(order_id, kind) for kind in (Kind.DEDUCT, Kind.RESTORE))
+        taken, given_back = (
+            store.moved(order_id, kind)
+            for kind in (StockMovementKind.DEDUCT, StockMovementKind.RESTORE)
+        )
         assert given_back in ([], [(item, -delta) for item, delta in taken])
 
 
@@ -125,12 +130,12 @@ def test_an_update_moves_all_of_its_items_or_none(
         change = {item: store.stock[item] - before[item] for item in before}
         if len(store.ledger) == rows:
             assert store.stock == before
-        elif update.kind is Kind.DEDUCT:
-            assert result == UpdateResult(Outcome.APPLIED)
+        elif update.kind is StockUpdateKind.DEDUCT:
+            assert result == APPLIED
             assert change == {item: -update.items.get(item, 0) for item in before}
         else:
-            assert result == UpdateResult(Outcome.APPLIED)
-            taken = dict(store.moved(update.order_id, Kind.DEDUCT))
+            assert result == APPLIED
+            taken = dict(store.moved(update.order_id, StockMovementKind.DEDUCT))
             assert change == {item: -taken.get(item, 0) for item in before}
 
 
@@ -142,25 +147,25 @@ def test_an_order_restored_before_it_was_deducted_never_takes_stock(
     for update in (update for batch in history for update in batch):
         fresh = update.order_id not in store.reservations
         (result,) = store.run([update])
-        if update.kind is Kind.RESTORE and fresh:
+        if update.kind is StockUpdateKind.RESTORE and fresh:
             tombstones.add(update.order_id)
         if update.order_id in tombstones:
-            assert result == UpdateResult(Outcome.CANCELLED)
-            assert not store.moved(update.order_id, Kind.DEDUCT)
+            assert result == CANCELLED
+            assert not store.moved(update.order_id, StockMovementKind.DEDUCT)
 
 
 @given(stocks, batches)
-def test_a_repeated_update_is_answered_as_the_first_time(
+def test_a_repeated_update_has_the_result_of_the_first_time(
     initial: dict[int, int], history: list[list[StockUpdate]]
 ) -> None:
     store = Store(dict(initial))
-    first: dict[tuple[uuid.UUID, Kind], UpdateResult] = {}
+    first: dict[tuple[uuid.UUID, StockUpdateKind], StockUpdateResult] = {}
     for update in (update for batch in history for update in batch):
         (result,) = store.run([update])
-        restored = store.reservations.get(update.order_id) == Reservation(State.RESTORED)
-        if update.kind is Kind.DEDUCT and restored:
-            assert result == UpdateResult(Outcome.CANCELLED)
-        elif result.outcome is not Outcome.UNKNOWN_PRODUCT:
+        restored = store.reservations.get(update.order_id) == Reservation(ReservationState.RESTORED)
+        if update.kind is StockUpdateKind.DEDUCT and restored:
+            assert result == CANCELLED
+        elif result.outcome is not StockUpdateOutcome.UNKNOWN_PRODUCT:
             assert result == first.setdefault((update.order_id, update.kind), result)
 
 
@@ -170,9 +175,9 @@ def test_how_updates_are_batched_changes_nothing(
 ) -> None:
     together, singly, as_given = (Store(dict(initial)) for _ in range(3))
     everything = [update for batch in history for update in batch]
-    answers = together.run(everything)
-    assert [result for update in everything for result in singly.run([update])] == answers
-    assert [result for batch in history for result in as_given.run(batch)] == answers
+    results = together.run(everything)
+    assert [result for update in everything for result in singly.run([update])] == results
+    assert [result for batch in history for result in as_given.run(batch)] == results
     assert together == singly == as_given
 
 
@@ -180,7 +185,9 @@ def test_how_updates_are_batched_changes_nothing(
 def test_a_shortage_names_exactly_the_items_that_are_short(
     initial: dict[int, int], update: StockUpdate
 ) -> None:
-    (result,) = Store(dict(initial)).run([StockUpdate(update.order_id, Kind.DEDUCT, update.items)])
+    (result,) = Store(dict(initial)).run(
+        [StockUpdate(update.order_id, StockUpdateKind.DEDUCT, update.items)]
+    )
     unknown = [item for item in update.items if item not in initial]
     short = [
         Shortage(item, quantity, initial[item])
@@ -188,35 +195,39 @@ def test_a_shortage_names_exactly_the_items_that_are_short(
         if item in initial and initial[item] < quantity
     ]
     if unknown:
-        assert result == UpdateResult(Outcome.UNKNOWN_PRODUCT, unknown_product_ids=unknown)
+        assert result == StockUpdateResult(
+            StockUpdateOutcome.UNKNOWN_PRODUCT, unknown_product_ids=unknown
+        )
     elif short:
-        assert result == UpdateResult(Outcome.INSUFFICIENT_STOCK, short)
+        assert result == StockUpdateResult(StockUpdateOutcome.INSUFFICIENT_STOCK, short)
     else:
-        assert result == UpdateResult(Outcome.APPLIED)
+        assert result == APPLIED
 
 
-def test_an_unknown_product_is_not_recorded_so_that_it_can_be_created_and_tried_again() -> None:
+def test_an_unknown_product_is_not_recorded_and_can_be_created_and_ordered_again() -> None:
     store = Store({1: 5})
     (refused,) = store.run([deduct(ORDERS[0], p1=1, p9=1)])
-    assert refused == UpdateResult(Outcome.UNKNOWN_PRODUCT, unknown_product_ids=[UNKNOWN])
+    assert refused == StockUpdateResult(
+        StockUpdateOutcome.UNKNOWN_PRODUCT, unknown_product_ids=[UNKNOWN]
+    )
     assert store == Store({1: 5})
     store.stock[UNKNOWN] = 1
-    assert store.run([deduct(ORDERS[0], p1=1, p9=1)]) == [UpdateResult(Outcome.APPLIED)]
+    assert store.run([deduct(ORDERS[0], p1=1, p9=1)]) == [APPLIED]
 
 
 def test_a_rejected_order_stays_rejected_when_stock_comes_back() -> None:
     store = Store({1: 1})
-    rejection = UpdateResult(Outcome.INSUFFICIENT_STOCK, [Shortage(1, 2, 1)])
+    rejection = StockUpdateResult(StockUpdateOutcome.INSUFFICIENT_STOCK, [Shortage(1, 2, 1)])
     assert store.run([deduct(ORDERS[0], p1=2)]) == [rejection]
     store.stock[1] = 100
     assert store.run([deduct(ORDERS[0], p1=2)]) == [rejection]
     assert store.stock == {1: 100}
 
 
-def test_restoring_a_rejected_order_moves_nothing_and_tells_that_nothing_was_taken() -> None:
+def test_restoring_a_rejected_order_moves_nothing_and_is_cancelled() -> None:
     store = Store({1: 1})
     store.run([deduct(ORDERS[0], p1=2)])
-    assert store.run([restore(ORDERS[0])]) == [UpdateResult(Outcome.CANCELLED)]
+    assert store.run([restore(ORDERS[0])]) == [CANCELLED]
     assert store.ledger == []
 
 
@@ -226,9 +237,9 @@ def test_a_shortage_fails_its_order_alone_and_leaves_the_stock_to_the_next() -> 
         [deduct(ORDERS[0], p1=3, p2=1), deduct(ORDERS[1], p1=3), deduct(ORDERS[2], p1=1)]
     )
     assert [result.outcome for result in results] == [
-        Outcome.INSUFFICIENT_STOCK,
-        Outcome.APPLIED,
-        Outcome.INSUFFICIENT_STOCK,
+        StockUpdateOutcome.INSUFFICIENT_STOCK,
+        StockUpdateOutcome.APPLIED,
+        StockUpdateOutcome.INSUFFICIENT_STOCK,
     ]
     assert store.stock == {1: 0, 2: 0}
 
@@ -237,15 +248,5 @@ def test_what_a_restore_puts_back_in_the_same_batch_can_be_taken_by_the_next_ord
     store = Store({1: 2})
     store.run([deduct(ORDERS[0], p1=2)])
     results = store.run([restore(ORDERS[0]), deduct(ORDERS[1], p1=2)])
-    assert results == [UpdateResult(Outcome.APPLIED)] * 2
+    assert results == [APPLIED] * 2
     assert store.stock == {1: 0}
-
-
-def test_a_product_named_twice_is_added_up() -> None:
-    assert added_up([(1, 2), (2, 1), (1, 3)]) == {1: 5, 2: 1}
-
-
-@pytest.mark.parametrize("quantity", [0, -1, 1_000_001])
-def test_a_quantity_that_no_order_has_is_refused(quantity: int) -> None:
-    with pytest.raises(InvalidArgument, match="1 to 1000000"):
-        added_up([(1, 5), (1, quantity)])

@@ -1,4 +1,4 @@
-"""What addresses, names, passwords and settings the user service takes."""
+"""What addresses, names, passwords and settings the user service accepts."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from service_kit.errors import InvalidArgument, ResourceExhausted
 from service_kit.settings import SettingsError, load
-from user_service.models import MAX_EMAIL, canonical_email, valid_email, valid_name
+from user_service.domain import MAX_EMAIL, canonical_email, valid_email, valid_name
 from user_service.passwords import NICENESS, Passwords, Verification, check_password
 from user_service.settings import Settings
 
@@ -58,11 +58,12 @@ def test_an_address_is_stored_trimmed_composed_and_in_lower_case(written: str, s
         "a" * 1_000_000,
     ],
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_what_is_not_an_address_is_refused(text: str) -> None:
     assert canonical_email(text) is None
     with pytest.raises(InvalidArgument) as refusal:
         valid_email(text)
     assert (refusal.value.reason, refusal.value.metadata) == ("INVALID_EMAIL", {"field": "email"})
+    assert refusal.value.message == "This is not an e-mail address."
 
 
 @given(st.text(), st.text())
@@ -72,7 +73,7 @@ def test_a_canonical_address_is_its_own_canonical_form(local: str, domain: str) 
 
 
 @given(st.from_regex(r"[A-Za-z0-9._+-]{1,40}@[A-Za-z0-9-]{1,40}\.[A-Za-z]{2,10}", fullmatch=True))
-def test_case_does_not_tell_addresses_apart(text: str) -> None:
+def test_addresses_that_differ_in_case_are_the_same(text: str) -> None:
     assert canonical_email(text.upper()) == canonical_email(text.lower()) == text.lower()
 
 
@@ -147,23 +148,23 @@ async def test_a_hash_with_other_parameters_is_replaced_once_its_password_matche
 
 async def test_passwords_beyond_the_queue_are_refused_at_once() -> None:
     with Passwords(**CHEAP, workers=1, queue=2) as passwords:
-        answers = await asyncio.gather(
+        results = await asyncio.gather(
             *(passwords.hash("correct horse") for _ in range(5)), return_exceptions=True
         )
-        reasons = [getattr(answer, "reason", "hashed") for answer in answers]
+        reasons = [getattr(result, "reason", "hashed") for result in results]
         assert reasons == ["hashed"] * 3 + ["OVERLOADED"] * 2
         assert await passwords.hash("correct horse")
 
 
-async def test_hashing_yields_the_processor_to_requests() -> None:
+async def test_hashing_has_a_lower_priority_than_requests() -> None:
     with Passwords(**CHEAP, workers=1, queue=0) as passwords:
         hashing = await passwords._run(
             lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         )
-    assert hashing == os.getpriority(os.PRIO_PROCESS, 0) + NICENESS
+    assert hashing == min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19)
 
 
-async def test_who_gives_up_leaves_the_queue_and_is_not_hashed_for() -> None:
+async def test_a_cancelled_caller_leaves_the_queue_and_its_password_is_not_hashed() -> None:
     hashed: list[str] = []
     released = threading.Event()
     with Passwords(**CHEAP, workers=1, queue=0) as passwords:
@@ -236,7 +237,7 @@ def test_wrong_settings_are_all_named_and_never_repeated(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError) as fault:
+    with pytest.raises(SettingsError) as error:
         load(Settings)
-    assert [name for name in named if name not in str(fault.value)] == []
-    assert variables.get("ADMIN_PASSWORD", "no password") not in str(fault.value)
+    assert [name for name in named if name not in str(error.value)] == []
+    assert variables.get("ADMIN_PASSWORD", "no password") not in str(error.value)

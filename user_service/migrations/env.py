@@ -1,4 +1,4 @@
 from service_kit.postgres.migrations import run_env
-from user_service.models import metadata
+from user_service.tables import metadata
 
 run_env(metadata)

@@ -5,7 +5,7 @@ import pytest
 from api_gateway.problems import Problem
 from api_gateway.rate_limits import RateLimits
 from service_kit.errors import Unauthenticated, Unavailable
-from user_service.models import canonical_email
+from user_service.domain import canonical_email
 
 HOME, ATTACKER = "192.0.2.1", "198.51.100.9"
 OWNER = "ada@example.com"

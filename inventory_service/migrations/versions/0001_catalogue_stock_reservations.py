@@ -1,4 +1,4 @@
-"""The catalogue, the ledger and the reservations."""
+"""The catalogue, the ledger, the reservations and the balances of the ledger."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -73,27 +73,29 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_stock_movements")),
     )
     op.create_index(
-        op.f("ix_stock_movements_order_id"),
-        "stock_movements",
-        ["order_id"],
-        unique=False,
-        postgresql_where=sa.text("order_id IS NOT NULL"),
-    )
-    op.create_index(
         op.f("ix_stock_movements_product_id_id"),
         "stock_movements",
         ["product_id", "id"],
         unique=False,
     )
+    op.create_index(
+        "uq_stock_movements_order_id_product_id_kind",
+        "stock_movements",
+        ["order_id", "product_id", "kind"],
+        unique=True,
+        postgresql_where=sa.text("order_id IS NOT NULL"),
+    )
+    op.create_table(
+        "stock_balances",
+        sa.Column("product_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("movement_id", sa.BigInteger(), nullable=False),
+        sa.Column("balance", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("product_id", name=op.f("pk_stock_balances")),
+    )
 
 
 def downgrade() -> None:
-    op.drop_index(op.f("ix_stock_movements_product_id_id"), table_name="stock_movements")
-    op.drop_index(
-        op.f("ix_stock_movements_order_id"),
-        table_name="stock_movements",
-        postgresql_where=sa.text("order_id IS NOT NULL"),
-    )
+    op.drop_table("stock_balances")
     op.drop_table("stock_movements")
     op.drop_table("reservations")
     op.drop_table("products")
