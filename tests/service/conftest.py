@@ -43,12 +43,12 @@ async def orders(
 ) -> AsyncIterator[Orders]:
     """The order service on a fresh database, beside real neighbours.
 
-    There is no producer: the outbox only fills, and nothing is offered again.
+    There is no producer: the outbox only fills, and nothing is republished.
     """
     async with orders_running(
         order_database_url,
         users_address=users.address,
         inventory_address=inventory.address,
-        order_reoffer_seconds=3600,
+        order_republish_seconds=3600,
     ) as service:
         yield service
