@@ -104,7 +104,7 @@ def _of_event(entry: OutboxEntry) -> Iterator[Step]:
         yield Step(entry.sent_at, "broker", f"{entry.type} confirmed", f"event {entry.id}")
     elif entry.last_error:
         due = entry.next_attempt_at or entry.created_at
-        what = f"{entry.type} not published after {entry.attempts} attempts, next attempt"
+        what = f"{entry.type} refused, attempt {entry.attempts + 1} due"
         yield Step(due, "broker", what, entry.last_error)
 
 
