@@ -21,7 +21,7 @@ from service_kit.postgres.migrations import migrate
 from service_kit.settings import DEFAULT_BROKER_URL, BrokerUrl
 
 STATEMENT_SECONDS = 600.0
-"""Long enough to read every order there is."""
+"""Long enough to read all orders."""
 
 commands = typer.Typer()
 
@@ -36,7 +36,7 @@ class TimelineSettings(Settings):
 def migrate_database(env_file: cli.EnvFile = None) -> None:
     """Bring the database to the newest revision, and end.
 
-    The service does the same when it starts. Safe to run beside it, and more than once.
+    The service does the same when it starts. Safe to run again, and beside it.
     """
     settings = cli.load_settings(Settings, env_file)
     cli.run(migrate(settings.order_database_url, "order_service"))
@@ -54,12 +54,14 @@ def check(
     ] = 30.0,
     env_file: cli.EnvFile = None,
 ) -> None:
-    """Check that all orders are consistent: with their events, and with what inventory deducted.
+    """Check that all orders agree with their events and with what inventory deducted.
 
-    Prints a line for each check and a table of what it found. Only reads, locks nothing, and runs
-    beside the services. Needs the order database and the inventory service.
+    Prints a line for each check, and a table of what it found.
 
-    Exit code: 0, nothing found; 1, something found; 2, the check could not be done.
+    Only reads, locks nothing, and runs beside the services.
+    Needs the order database and the inventory service.
+
+    Exit code: 0, nothing found; 1, something found; 2, it could not be checked.
     """
     settings = cli.load_settings(Settings, env_file)
     raise cli.print_findings(cli.run(_check(settings, grace)))
@@ -74,10 +76,10 @@ def show_timeline(
 ) -> None:
     """Show every step of one order: status, events, stock movements and dead letters.
 
-    Times are UTC. Events are shown for as long as the outbox keeps them
-    (OUTBOX_RETENTION_SECONDS), everything else for as long as the order exists.
+    Times are UTC. Events are shown as long as the outbox keeps them
+    (OUTBOX_RETENTION_SECONDS), everything else as long as the order exists.
 
-    Exit code: 0, shown; 2, the order does not exist, or the timeline could not be read.
+    Exit code: 0, shown; 2, the order does not exist, or it could not be read.
     """
     settings = cli.load_settings(TimelineSettings, env_file)
     steps, notes = cli.run(_timeline(settings, order_id))
