@@ -239,9 +239,9 @@ async def test_a_long_queue_is_not_flooded_with_republished_events(
     await make_due(engine)
     assert [await republisher(engine).republish_overdue() for _ in range(3)] == [50, 0, 0]
     assert {each.order_id for each in await unsent(engine)} == first
-    await answer(engine, first)
+    await note_answers(engine, first)
     assert [await republisher(engine).republish_overdue() for _ in range(3)] == [50, 0, 0]
-    await answer(engine, {each.order_id for each in await unsent(engine)})
+    await note_answers(engine, {each.order_id for each in await unsent(engine)})
     assert [await republisher(engine).republish_overdue() for _ in range(3)] == [20, 0, 0]
     assert len({each.order_id for each in await unsent(engine)}) == len(ids)
 
@@ -262,7 +262,7 @@ async def test_orders_that_are_never_answered_do_not_block_the_others(
     assert [each.order_id for each in await unsent(engine)] == [lost]
 
 
-async def answer(engine: AsyncEngine, ids: set[uuid.UUID]) -> None:
+async def note_answers(engine: AsyncEngine, ids: set[uuid.UUID]) -> None:
     async with engine.begin() as connection:
         settled = update(orders).where(orders.c.id.in_(ids)).values(next_republish_at=None)
         await connection.execute(settled)

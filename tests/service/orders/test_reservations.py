@@ -15,8 +15,8 @@ async def test_reservations_are_read_by_order_and_page_by_page(shop: Shop) -> No
     placed = await one_of_each(shop)
     stub = shop.inventory.stub
     request = stock_pb.BatchGetReservationsRequest(order_ids=[*placed.values(), str(uuid7())])
-    answer = await ask(stub.BatchGetReservations, request)
-    found = {each.order_id: each for each in answer.reservations}
+    response = await ask(stub.BatchGetReservations, request)
+    found = {each.order_id: each for each in response.reservations}
     assert found.keys() == set(placed.values()) - {placed["pending"]}
     assert found[placed["rejected"]].shortages[0].requested == 900
     deltas = [each.delta for each in found[placed["returned"]].movements]

@@ -206,8 +206,8 @@ async def test_a_dry_run_can_be_repeated_and_settles_nothing(shop: Shop) -> None
     order_id = await shop.placed()
     outcome = pb.SETTLEMENT_OUTCOME_CONFIRMED
     for _ in range(2):
-        answer = await shop.settle(order_id, outcome, validate_only=True)
-        assert answer.status == pb.ORDER_STATUS_CONFIRMED
+        result = await shop.settle(order_id, outcome, validate_only=True)
+        assert result.status == pb.ORDER_STATUS_CONFIRMED
         request = pb.GetOrderRequest(order_id=order_id)
         order = await ask(shop.orders.stub.GetOrder, request)
         assert order.status == pb.ORDER_STATUS_PENDING
@@ -215,5 +215,5 @@ async def test_a_dry_run_can_be_repeated_and_settles_nothing(shop: Shop) -> None
         events = await connection.scalar(text("SELECT count(*) FROM outbox"))
     assert events == 1
     await shop.settle(order_id, outcome)
-    answer = await shop.settle(order_id, pb.SETTLEMENT_OUTCOME_REJECTED, validate_only=True)
-    assert answer.status == pb.ORDER_STATUS_CONFIRMED
+    result = await shop.settle(order_id, pb.SETTLEMENT_OUTCOME_REJECTED, validate_only=True)
+    assert result.status == pb.ORDER_STATUS_CONFIRMED
