@@ -1,44 +1,43 @@
-"""For the people who run the orders: `python -m order_service.tools audit` and `... trace`."""
+"""Commands for the people who run the orders: `migrate`, `check` and `timeline`."""
 
-import datetime as dt
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-import orjson
 import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from order_service.audit import Books, count_orders, run_audit
-from order_service.clients import ReservationClient, open_inventory_channel
+from order_service.clients import open_inventory_channel
+from order_service.consistency.checks import count_orders, run_checks
+from order_service.consistency.clients import ReservationClient
+from order_service.consistency.timeline import Step, dead_letter_steps, timeline
 from order_service.settings import Settings
-from order_service.trace import Step, trace
-from proto.dead_letters import REASON_HEADER, TIME_HEADER
-from proto.events import DEAD_LETTER_QUEUE
 from service_kit import cli
 from service_kit.consistency import Check, Finding
 from service_kit.errors import Unavailable
 from service_kit.postgres.engine import open_engine
 from service_kit.postgres.migrations import migrate
-from service_kit.rabbitmq.connection import open_connection
-from service_kit.rabbitmq.consume import browse_queue
 from service_kit.settings import DEFAULT_BROKER_URL, BrokerUrl
 
 STATEMENT_SECONDS = 600.0
-MAX_DEAD_LETTERS = 1_000
+"""Long enough to read all orders."""
 
 commands = typer.Typer()
 
 
-class TraceSettings(Settings):
-    """A trace looks for dead letters too."""
+class TimelineSettings(Settings):
+    """A timeline includes dead letters, which are in the broker."""
 
     rabbitmq_url: BrokerUrl = DEFAULT_BROKER_URL
 
 
 @commands.command("migrate")
 def migrate_database(env_file: cli.EnvFile = None) -> None:
-    """Bring the database to the newest revision, as serving does too."""
+    """Bring the database to the newest revision, and end.
+
+    The service does the same when it starts. Safe to run again, and beside it.
+    """
     settings = cli.load_settings(Settings, env_file)
     cli.run(migrate(settings.order_database_url, "order_service"))
 
@@ -46,26 +45,44 @@ def migrate_database(env_file: cli.EnvFile = None) -> None:
 @commands.command()
 def check(
     grace: Annotated[
-        float, typer.Option(min=0, help="Seconds until what is under way counts as late.")
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="An order or event that is unfinished for longer than this is late.",
+        ),
     ] = 30.0,
     env_file: cli.EnvFile = None,
 ) -> None:
-    """Check orders and events, and each order against inventory; exit code 1 if something is off.
+    """Check that all orders agree with their events and with what inventory deducted.
 
-    Reads while the services go on, and writes nothing.
+    Prints a line for each check, and a table of what it found.
+
+    Only reads, locks nothing, and runs beside the services.
+    Needs the order database and the inventory service.
+
+    Exit code: 0, nothing found; 1, something found; 2, it could not be checked.
     """
     settings = cli.load_settings(Settings, env_file)
-    raise cli.print_findings(cli.run(_audit(settings, grace)))
+    raise cli.print_findings(cli.run(_check(settings, grace)))
 
 
 @commands.command("timeline")
 def show_timeline(
-    order_id: Annotated[uuid.UUID, typer.Argument(metavar="ORDER_ID")],
+    order_id: Annotated[
+        uuid.UUID, typer.Argument(metavar="ORDER_ID", help="The order's UUID.", show_default=False)
+    ],
     env_file: cli.EnvFile = None,
 ) -> None:
-    """Show every step that an order took, with times (UTC)."""
-    settings = cli.load_settings(TraceSettings, env_file)
-    steps, notes = cli.run(_trace(settings, order_id))
+    """Show every step of one order: status, events, stock movements and dead letters.
+
+    Times are UTC. Events are shown as long as the outbox keeps them
+    (OUTBOX_RETENTION_SECONDS), everything else as long as the order exists.
+
+    Exit code: 0, shown; 2, the order does not exist, or it could not be read.
+    """
+    settings = cli.load_settings(TimelineSettings, env_file)
+    steps, notes = cli.run(_timeline(settings, order_id))
     first = steps[0].at
     rows = [
         (
@@ -82,61 +99,36 @@ def show_timeline(
         cli.stdout.print(note, markup=False)
 
 
-async def _audit(settings: Settings, grace: float) -> dict[Check, Sequence[Finding]]:
-    async with _books(settings) as books:
-        with cli.progress("orders", await count_orders(books.engine)) as advance:
-            return await run_audit(
-                books,
-                grace_seconds=grace,
+async def _check(settings: Settings, grace_seconds: float) -> dict[Check, Sequence[Finding]]:
+    async with _sources(settings) as (engine, inventory):
+        with cli.progress("orders", await count_orders(engine)) as advance:
+            return await run_checks(
+                engine,
+                inventory,
+                grace_seconds=grace_seconds,
                 kept_seconds=settings.outbox_retention_seconds,
                 advance=advance,
             )
 
 
-async def _trace(settings: TraceSettings, order_id: uuid.UUID) -> tuple[list[Step], list[str]]:
-    async with _books(settings) as books:
-        steps = await trace(books, order_id)
+async def _timeline(
+    settings: TimelineSettings, order_id: uuid.UUID
+) -> tuple[list[Step], list[str]]:
+    """The steps, and remarks about what could not be read."""
+    async with _sources(settings) as (engine, inventory):
+        steps = await timeline(engine, inventory, order_id)
     try:
-        steps += await _dead_letters(settings.rabbitmq_url, order_id)
+        steps += await dead_letter_steps(settings.rabbitmq_url, order_id)
     except Unavailable as error:
-        return steps, [f"dead letters were not looked at: {error.message}"]
+        return steps, [f"dead letters were not searched: {error.message}"]
     return sorted(steps, key=lambda step: step.at), []
 
 
 @asynccontextmanager
-async def _books(settings: Settings) -> AsyncIterator[Books]:
+async def _sources(settings: Settings) -> AsyncIterator[tuple[AsyncEngine, ReservationClient]]:
     url = settings.order_database_url
     async with (
-        open_engine(url, "order_audit", 1, statement_seconds=STATEMENT_SECONDS) as engine,
+        open_engine(url, "order_cli", 1, statement_seconds=STATEMENT_SECONDS) as engine,
         open_inventory_channel(settings.inventory_service_addr) as channel,
     ):
-        yield Books(engine, ReservationClient(channel))
-
-
-async def _dead_letters(url: str, order_id: uuid.UUID) -> list[Step]:
-    async with open_connection(url, "order_trace") as connection:
-        channel = await connection.channel()
-        return [
-            Step(
-                _dead_since(message.headers),
-                "consumer",
-                f"{message.routing_key} is a dead letter",
-                f"{message.headers.get(REASON_HEADER)!s}, event {message.message_id}",
-            )
-            async for message in browse_queue(channel, DEAD_LETTER_QUEUE, MAX_DEAD_LETTERS)
-            if _subject(message.body) == str(order_id)
-        ]
-
-
-def _dead_since(headers: Mapping[str, object]) -> dt.datetime:
-    """When the consumer gave it up; what the broker itself laid there tells no time: now."""
-    told = headers.get(TIME_HEADER)
-    return dt.datetime.fromisoformat(str(told)) if told else dt.datetime.now(dt.UTC)
-
-
-def _subject(body: bytes) -> str:
-    try:
-        envelope = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return ""
-    return str(envelope.get("subject", "")) if isinstance(envelope, dict) else ""
+        yield engine, ReservationClient(channel)

@@ -6,7 +6,7 @@ from service_kit.settings import DatabaseUrl, MetricsPort, Port, ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Where the service listens, its database, its neighbours, and its pace."""
+    """Where the service listens, its database, its dependencies, and its intervals."""
 
     order_service_port: Port = 50051
     order_database_url: DatabaseUrl
@@ -19,13 +19,13 @@ class Settings(ServiceSettings):
 
     batch_max_items: int = Field(256, ge=1, le=1000)
     """Events in one call to the producer."""
-    order_reoffer_seconds: float = Field(10.0, gt=0)
-    """An order unsettled for so long has its event published again, and again in longer pauses."""
+    order_republish_seconds: float = Field(10.0, gt=0)
+    """An order that inventory has not answered for this long has its event published again."""
     outbox_retention_seconds: float = Field(3600.0, ge=0)
-    """How long delivered outbox rows are kept."""
+    """How long sent events are kept in the outbox."""
 
     order_service_metrics_port: MetricsPort = 0
-    order_audit_seconds: float = Field(5.0, ge=0)
-    """Pause between two looks of the running audit; 0 means that it does not run."""
-    order_audit_grace_seconds: float = Field(90.0, gt=0)
-    """An order or event is late if one that came after it was done with so long ago."""
+    order_consistency_seconds: float = Field(5.0, ge=0)
+    """Interval of the consistency checks that run with the service; 0 turns them off."""
+    order_consistency_grace_seconds: float = Field(90.0, gt=0)
+    """An order or event is late if a younger one was done with this long ago."""

@@ -1,4 +1,4 @@
-"""Signals inside one order service: new events for the relay, settlements for those who wait."""
+"""Signals inside one order service: new events for the relay, changed orders for who waits."""
 
 import asyncio
 import uuid
@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 
 class Wakeups:
-    """Hints only: whoever misses one finds the change by its slow poll of the database."""
+    """Hints only: what misses one finds the change by its slow poll of the database."""
 
     def __init__(self) -> None:
         self.outbox = asyncio.Event()
+        """Set when the outbox has new events."""
         self._watchers: dict[uuid.UUID, set[asyncio.Event]] = {}
 
     @contextmanager
@@ -26,8 +27,8 @@ class Wakeups:
             if not watchers:
                 del self._watchers[order_id]
 
-    def announce(self, order_ids: Iterable[uuid.UUID]) -> None:
-        """Tell that these orders changed and that the outbox has events."""
+    def notify(self, order_ids: Iterable[uuid.UUID] = ()) -> None:
+        """Signal that the outbox has new events and that these orders changed their status."""
         self.outbox.set()
         if self._watchers:
             for order_id in order_ids:

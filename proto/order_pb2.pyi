@@ -51,21 +51,21 @@ class _SettlementOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Set
     DESCRIPTOR: _descriptor.EnumDescriptor
     SETTLEMENT_OUTCOME_UNSPECIFIED: _SettlementOutcome.ValueType  # 0
     SETTLEMENT_OUTCOME_CONFIRMED: _SettlementOutcome.ValueType  # 1
-    """The stock was taken: PENDING becomes CONFIRMED."""
+    """The stock was deducted: PENDING becomes CONFIRMED."""
     SETTLEMENT_OUTCOME_REJECTED: _SettlementOutcome.ValueType  # 2
-    """The stock was short: PENDING becomes REJECTED."""
+    """The stock was insufficient: PENDING becomes REJECTED."""
     SETTLEMENT_OUTCOME_RELEASED: _SettlementOutcome.ValueType  # 3
-    """A cancelled order's stock was put back: nothing is left to do for it."""
+    """The stock of a CANCELLED order was restored: nothing is left to do for it."""
 
 class SettlementOutcome(_SettlementOutcome, metaclass=_SettlementOutcomeEnumTypeWrapper): ...
 
 SETTLEMENT_OUTCOME_UNSPECIFIED: SettlementOutcome.ValueType  # 0
 SETTLEMENT_OUTCOME_CONFIRMED: SettlementOutcome.ValueType  # 1
-"""The stock was taken: PENDING becomes CONFIRMED."""
+"""The stock was deducted: PENDING becomes CONFIRMED."""
 SETTLEMENT_OUTCOME_REJECTED: SettlementOutcome.ValueType  # 2
-"""The stock was short: PENDING becomes REJECTED."""
+"""The stock was insufficient: PENDING becomes REJECTED."""
 SETTLEMENT_OUTCOME_RELEASED: SettlementOutcome.ValueType  # 3
-"""A cancelled order's stock was put back: nothing is left to do for it."""
+"""The stock of a CANCELLED order was restored: nothing is left to do for it."""
 Global___SettlementOutcome: _TypeAlias = SettlementOutcome  # noqa: Y015
 
 @_typing.final
@@ -168,7 +168,7 @@ class Order(_message.Message):
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderItem]: ...
     @_builtins.property
     def shortages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Shortage]:
-        """What was short, if REJECTED."""
+        """Items that stock did not cover, if REJECTED."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -176,7 +176,7 @@ class Order(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatusChange]:
-        """Oldest first; only in GetOrder's answer."""
+        """Oldest first; only in the response of GetOrder."""
 
     def __init__(
         self,
@@ -201,7 +201,9 @@ Global___Order: _TypeAlias = Order  # noqa: Y015
 
 @_typing.final
 class CallContext(_message.Message):
-    """The context of the call that an order came with, kept per order because one call carries the orders of many callers."""
+    """The context of the call that an order came with. Each order has its own, because one call
+    carries the orders of many callers.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -235,7 +237,7 @@ class NewOrderItem(_message.Message):
     quantity: _builtins.int
     """1 to 1,000,000; repeated products are added up."""
     unit_price_cents: _builtins.int
-    """What the client believes the price to be; FAILED_PRECONDITION/PRICE_CHANGED if it is another."""
+    """The price that the client expects; FAILED_PRECONDITION/PRICE_CHANGED if the price is another."""
     def __init__(
         self,
         *,
@@ -368,7 +370,7 @@ class GetOrderRequest(_message.Message):
     """Only if it belongs to this user; 0 means any."""
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
-        """How long to wait for the order to leave PENDING before answering; at most 30 s."""
+        """How long to wait for the order to leave PENDING before returning it; at most 30 s."""
 
     def __init__(
         self,
@@ -501,7 +503,7 @@ class SettleOrdersRequest(_message.Message):
     SETTLEMENTS_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
-    """Answer as if recorded, and roll back (https://google.aip.dev/163)."""
+    """A dry run: respond as if recorded, and roll back (https://google.aip.dev/163)."""
     @_builtins.property
     def settlements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Settlement]:
         """At most 1000."""

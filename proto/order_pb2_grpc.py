@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class OrderServiceStub:
-    """Orders and their way from PENDING to a final state.
+    """Orders and their lifecycle, from PENDING to a final status.
     """
 
     def __init__(self, channel):
@@ -68,7 +68,7 @@ class OrderServiceStub:
 
 
 class OrderServiceServicer:
-    """Orders and their way from PENDING to a final state.
+    """Orders and their lifecycle, from PENDING to a final status.
     """
 
     def CreateOrder(self, request, context):
@@ -87,7 +87,7 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOrder(self, request, context):
-        """NOT_FOUND/ORDER_NOT_FOUND if there is none, or it belongs to another than `user_id`.
+        """NOT_FOUND/ORDER_NOT_FOUND if it does not exist or belongs to another user than `user_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +157,7 @@ def add_OrderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OrderService:
-    """Orders and their way from PENDING to a final state.
+    """Orders and their lifecycle, from PENDING to a final status.
     """
 
     @staticmethod

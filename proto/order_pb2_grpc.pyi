@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OrderServiceStub:
-    """Orders and their way from PENDING to a final state."""
+    """Orders and their lifecycle, from PENDING to a final status."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,7 +40,7 @@ class OrderServiceStub:
     BatchCreateOrders: _grpc.UnaryUnaryMultiCallable[_order_pb2.BatchCreateOrdersRequest, _order_pb2.BatchCreateOrdersResponse]
     """The same for many orders, each answered with its own status."""
     GetOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.GetOrderRequest, _order_pb2.Order]
-    """NOT_FOUND/ORDER_NOT_FOUND if there is none, or it belongs to another than `user_id`."""
+    """NOT_FOUND/ORDER_NOT_FOUND if it does not exist or belongs to another user than `user_id`."""
     ListOrders: _grpc.UnaryUnaryMultiCallable[_order_pb2.ListOrdersRequest, _order_pb2.ListOrdersResponse]
     """Orders by descending id: newest first."""
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.CancelOrderRequest, _order_pb2.Order]
@@ -52,7 +52,7 @@ class OrderServiceStub:
 
 @_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
-    """Orders and their way from PENDING to a final state."""
+    """Orders and their lifecycle, from PENDING to a final status."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.CreateOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
@@ -62,7 +62,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     BatchCreateOrders: _aio.UnaryUnaryMultiCallable[_order_pb2.BatchCreateOrdersRequest, _order_pb2.BatchCreateOrdersResponse]  # type: ignore[assignment]
     """The same for many orders, each answered with its own status."""
     GetOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.GetOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
-    """NOT_FOUND/ORDER_NOT_FOUND if there is none, or it belongs to another than `user_id`."""
+    """NOT_FOUND/ORDER_NOT_FOUND if it does not exist or belongs to another user than `user_id`."""
     ListOrders: _aio.UnaryUnaryMultiCallable[_order_pb2.ListOrdersRequest, _order_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """Orders by descending id: newest first."""
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.CancelOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
@@ -73,7 +73,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """Records what inventory decided, many at once; idempotent."""
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Orders and their way from PENDING to a final state."""
+    """Orders and their lifecycle, from PENDING to a final status."""
 
     @_abc_1.abstractmethod
     def CreateOrder(
@@ -99,7 +99,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_pb2.GetOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
-        """NOT_FOUND/ORDER_NOT_FOUND if there is none, or it belongs to another than `user_id`."""
+        """NOT_FOUND/ORDER_NOT_FOUND if it does not exist or belongs to another user than `user_id`."""
 
     @_abc_1.abstractmethod
     def ListOrders(

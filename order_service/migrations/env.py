@@ -1,4 +1,4 @@
-from order_service.models import metadata
+from order_service.tables import metadata
 from service_kit.postgres.migrations import run_env
 
 run_env(metadata)

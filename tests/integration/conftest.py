@@ -43,7 +43,7 @@ async def environment(
                 users_address=users.address,
                 inventory_address=inventory.address,
                 producer_address=producer_address,
-                order_reoffer_seconds=3600,
+                order_republish_seconds=3600,
             ) as orders,
         ):
             email = f"{uuid.uuid4().hex}@example.com"

@@ -43,7 +43,7 @@ async def orders(
 ) -> AsyncIterator[Orders]:
     """The order service on a fresh database, with real dependencies.
 
-    Without a producer, the outbox only fills, and no event is republished.
+    There is no producer: the outbox only fills, and nothing is republished.
     """
     async with orders_running(
         order_database_url,

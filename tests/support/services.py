@@ -164,7 +164,7 @@ async def orders_running(
     port: int = 0,
     **settings: Any,
 ) -> AsyncIterator[Orders]:
-    """The order service, relay and sweeper included; without a producer its outbox only fills."""
+    """The order service with all its tasks; without a producer its outbox only fills."""
     port = port or free_port()
     loaded = OrderSettings(
         order_service_port=port,

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from consumer_service.cloud_events import read_event
 from consumer_service.models import Kind, OrderEvent, PoisonError
-from order_service.events import order_event
-from order_service.models import MAX_ITEMS, MAX_QUANTITY, Caller, Item, Order, Shortage, Status
+from order_service.domain import Order, OrderItem, OrderStatus
+from order_service.outbox.events import order_event
 from proto.events import DATA_SCHEMA, EVENT_TYPES, INVENTORY_EVENT_TYPES
+from proto.limits import MAX_ORDER_ITEMS, MAX_QUANTITY
+from proto.shortage import Shortage
 from service_kit.context import CallContext
 
 NOW = dt.datetime(2026, 11, 23, 8, 30, tzinfo=dt.UTC)
@@ -21,7 +23,7 @@ ORDER_ID = uuid.UUID("019abcde-0000-7000-8000-000000000001")
 CALLER = CallContext("request-1", "00-" + "a" * 32 + "-" + "b" * 16 + "-01")
 
 items = st.builds(
-    Item,
+    OrderItem,
     product_id=st.integers(1, 2**63 - 1),
     name=st.text(max_size=20),
     quantity=st.integers(1, MAX_QUANTITY),
@@ -31,7 +33,7 @@ orders = st.builds(
     Order,
     id=st.uuids(),
     user_id=st.integers(1, 2**63 - 1),
-    status=st.sampled_from([Status.PENDING, Status.CANCELLED]),
+    status=st.sampled_from([OrderStatus.PENDING, OrderStatus.CANCELLED]),
     items=st.lists(items, min_size=1, max_size=5, unique_by=lambda item: item.product_id),
     total_cents=st.integers(0, 2**63 - 1),
     created_at=st.just(NOW),
@@ -66,21 +68,29 @@ def data(**changes: Any) -> dict[str, Any]:
 
 @given(orders)
 def test_what_the_orders_write_is_what_the_consumer_reads(order: Order) -> None:
-    event = order_event(order, Caller(), NOW)
-    kind = Kind.DEDUCT if order.status is Status.PENDING else Kind.RESTORE
+    event = order_event(order, CallContext(), NOW)
+    kind = Kind.DEDUCT if order.status is OrderStatus.PENDING else Kind.RESTORE
     quantities = {item.product_id: item.quantity for item in order.items}
     assert read_event(event.body, CALLER) == OrderEvent(order.id, kind, quantities, CALLER)
 
 
 @pytest.mark.parametrize(
-    ("status", "event_type"), list(zip(Status, EVENT_TYPES, strict=True)), ids=list(Status)
+    ("status", "event_type"),
+    list(zip(OrderStatus, EVENT_TYPES, strict=True)),
+    ids=list(OrderStatus),
 )
-def test_an_event_is_a_cloud_event_that_a_person_can_read(status: Status, event_type: str) -> None:
-    shortages = [Shortage(7, 3, 1)] if status is Status.REJECTED else []
-    order = Order(ORDER_ID, 5, status, [Item(7, "Tea", 3, 250)], 750, NOW, NOW, shortages)
-    event = order_event(order, Caller("request-1"), NOW)
+def test_an_event_is_a_cloud_event_that_a_person_can_read(
+    status: OrderStatus, event_type: str
+) -> None:
+    shortages = [Shortage(7, 3, 1)] if status is OrderStatus.REJECTED else []
+    order = Order(ORDER_ID, 5, status, [OrderItem(7, "Tea", 3, 250)], 750, NOW, NOW, shortages)
+    event = order_event(order, CallContext("request-1"), NOW)
     told = json.loads(event.body)
-    assert (event.type, event.order_id, event.caller) == (event_type, ORDER_ID, Caller("request-1"))
+    assert (event.type, event.order_id, event.context) == (
+        event_type,
+        ORDER_ID,
+        CallContext("request-1"),
+    )
     assert event.id.version == 7
     expected_data = {
         "order_id": str(ORDER_ID),
@@ -105,8 +115,8 @@ def test_an_event_is_a_cloud_event_that_a_person_can_read(status: Status, event_
 
 
 def test_an_order_of_the_largest_size_is_read() -> None:
-    items = [{"product_id": number, "quantity": 1} for number in range(1, MAX_ITEMS + 1)]
-    assert len(read_event(body(data=data(items=items)), CALLER).items) == MAX_ITEMS
+    items = [{"product_id": number, "quantity": 1} for number in range(1, MAX_ORDER_ITEMS + 1)]
+    assert len(read_event(body(data=data(items=items)), CALLER).items) == MAX_ORDER_ITEMS
 
 
 def test_a_product_named_twice_is_added_up() -> None:
@@ -134,7 +144,10 @@ def test_attributes_and_fields_nobody_knows_are_passed_over() -> None:
         (body(data="text"), "unreadable"),
         (body(data=data(order_id="7")), "unreadable"),
         (body(data=data(items=[])), "unreadable"),
-        (body(data=data(items=[{"product_id": 1, "quantity": 1}] * (MAX_ITEMS + 1))), "unreadable"),
+        (
+            body(data=data(items=[{"product_id": 1, "quantity": 1}] * (MAX_ORDER_ITEMS + 1))),
+            "unreadable",
+        ),
         (body(data=data(items=[{"product_id": 0, "quantity": 1}])), "unreadable"),
         (body(data=data(items=[{"product_id": 2**63, "quantity": 1}])), "unreadable"),
         (body(data=data(items=[{"product_id": 1, "quantity": 0}])), "unreadable"),

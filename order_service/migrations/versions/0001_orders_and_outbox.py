@@ -9,8 +9,26 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_OFTEN_VACUUMED = {
+    "autovacuum_vacuum_scale_factor": 0,
+    "autovacuum_vacuum_threshold": 20_000,
+    "autovacuum_vacuum_cost_delay": 0,
+}
+
 
 def upgrade() -> None:
+    _create_order_tables()
+    _index_orders()
+    _create_outbox()
+    _index_outbox()
+
+
+def downgrade() -> None:
+    for table in ("outbox", "orders", "order_status_history", "order_items"):
+        op.drop_table(table)
+
+
+def _create_order_tables() -> None:
     op.create_table(
         "order_items",
         sa.Column("order_id", sa.Uuid(), nullable=False),
@@ -26,6 +44,7 @@ def upgrade() -> None:
         sa.Column("order_id", sa.Uuid(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("order_id", "status", name=op.f("pk_order_status_history")),
     )
     op.create_table(
@@ -37,8 +56,8 @@ def upgrade() -> None:
         sa.Column("shortages", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("fingerprint", sa.LargeBinary(), nullable=True),
-        sa.Column("offers", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("next_offer_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("republish_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("next_republish_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
@@ -46,13 +65,24 @@ def upgrade() -> None:
             name=op.f("ck_orders_status_known"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_orders")),
+        postgresql_with=_OFTEN_VACUUMED,
+    )
+
+
+def _index_orders() -> None:
+    op.create_index(
+        op.f("ix_orders_next_republish_at"),
+        "orders",
+        ["next_republish_at"],
+        unique=False,
+        postgresql_where=sa.text("next_republish_at IS NOT NULL"),
     )
     op.create_index(
-        op.f("ix_orders_next_offer_at"),
+        "ix_orders_republished",
         "orders",
-        ["next_offer_at"],
+        ["next_republish_at"],
         unique=False,
-        postgresql_where=sa.text("next_offer_at IS NOT NULL"),
+        postgresql_where=sa.text("next_republish_at IS NOT NULL AND republish_count > 0"),
     )
     op.create_index(
         op.f("ix_orders_status_id"),
@@ -69,6 +99,9 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("idempotency_key IS NOT NULL"),
     )
+
+
+def _create_outbox() -> None:
     op.create_table(
         "outbox",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -88,7 +121,11 @@ def upgrade() -> None:
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+        postgresql_with=_OFTEN_VACUUMED,
     )
+
+
+def _index_outbox() -> None:
     op.create_index(
         "ix_outbox_sent_at",
         "outbox",
@@ -110,37 +147,3 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("sent_at IS NULL"),
     )
-
-
-def downgrade() -> None:
-    op.drop_index(
-        "ix_outbox_unsent_order_id",
-        table_name="outbox",
-        postgresql_where=sa.text("sent_at IS NULL"),
-    )
-    op.drop_index(
-        "ix_outbox_unsent", table_name="outbox", postgresql_where=sa.text("sent_at IS NULL")
-    )
-    op.drop_index(
-        "ix_outbox_sent_at", table_name="outbox", postgresql_where=sa.text("sent_at IS NOT NULL")
-    )
-    op.drop_table("outbox")
-    op.drop_index(
-        "uq_orders_user_id_idempotency_key",
-        table_name="orders",
-        postgresql_where=sa.text("idempotency_key IS NOT NULL"),
-    )
-    op.drop_index(op.f("ix_orders_user_id_id"), table_name="orders")
-    op.drop_index(
-        op.f("ix_orders_status_id"),
-        table_name="orders",
-        postgresql_where=sa.text("status <> 'CONFIRMED'"),
-    )
-    op.drop_index(
-        op.f("ix_orders_next_offer_at"),
-        table_name="orders",
-        postgresql_where=sa.text("next_offer_at IS NOT NULL"),
-    )
-    op.drop_table("orders")
-    op.drop_table("order_status_history")
-    op.drop_table("order_items")

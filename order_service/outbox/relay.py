@@ -6,8 +6,8 @@ from contextlib import suppress
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from order_service import outbox
 from order_service.clients import ProducerClient
+from order_service.outbox import repository
 from order_service.wakeups import Wakeups
 from service_kit.errors import ServiceError
 from service_kit.pacing import BUSY_BATCH_SIZE, batch_pause, retry_forever
@@ -19,7 +19,10 @@ POLL_SECONDS = 0.5
 
 
 class Relay:
-    """Hands unsent events to the producer in order, in batches of at most `max_items`."""
+    """Hands unsent events to the producer in order, in batches of at most `max_items`.
+
+    Of the relays of several order services one leads; the others try every POLL_SECONDS.
+    """
 
     def __init__(
         self, engine: AsyncEngine, producer: ProducerClient, wakeups: Wakeups, max_items: int
@@ -34,22 +37,43 @@ class Relay:
         while True:
             async for attempt in retry_forever("relay", ServiceError):
                 with attempt:
-                    async with outbox.leadership(self._engine) as connection:
-                        if connection is not None:
-                            log.info("relay acquired leadership")
-                            await self._lead(connection)
+                    await self._lead_if_elected()
             await asyncio.sleep(POLL_SECONDS)
 
+    async def _lead_if_elected(self) -> None:
+        """Return at once if another relay leads, else when the lead is lost.
+
+        Raises the ServiceError of a database that cannot be asked for the lead.
+        """
+        elected = False
+        try:
+            async with repository.leadership(self._engine) as connection:
+                if connection is None:
+                    return
+                elected = True
+                log.info("relay acquired leadership")
+                await self._lead(connection)
+        except ServiceError as error:
+            if not elected:
+                raise
+            # No failed attempt, because it led: the next failure starts with a short pause again.
+            log.warning("relay lost leadership", reason=error.reason, error=error.message)
+
     async def _lead(self, connection: AsyncConnection) -> None:
+        """Send batch after batch.
+
+        While the producer cannot be asked, each attempt reads the outbox again. A failure of the
+        connection passes: it is no ServiceError before it leaves `leadership`.
+        """
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
             self._wakeups.outbox.clear()
             async for attempt in retry_forever("relay", ServiceError):
                 with attempt:
-                    sent = await self.send_batch(connection)
-            if sent > BUSY_BATCH_SIZE:
-                await asyncio.sleep(batch_pause(sent, self._max_items, loop.time() - started))
+                    size = await self.send_batch(connection)
+            if size > BUSY_BATCH_SIZE or size == self._max_items:
+                await asyncio.sleep(batch_pause(size, self._max_items, loop.time() - started))
             else:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
@@ -58,10 +82,10 @@ class Relay:
     async def send_batch(self, connection: AsyncConnection) -> int:
         """Publish the oldest unsent events and mark those confirmed; returns their number.
 
-        Nothing is marked that the broker has not confirmed; an event that it refused waits by
-        itself. Raises the ServiceError of a producer that cannot be asked.
+        Nothing is marked that the broker has not confirmed; an event that it refused is postponed
+        by itself. Raises the ServiceError of a producer that cannot be asked.
         """
-        events = await outbox.unsent(connection, self._max_items)
+        events = await repository.unsent_events(connection, self._max_items)
         if not events:
             return 0
         results = await self._producer.publish(events)
@@ -72,10 +96,10 @@ class Relay:
             else:
                 refused[event.id] = f"{failure.reason}: {failure.message}"
         if confirmed:
-            await outbox.mark_sent(connection, confirmed)
+            await repository.mark_sent(connection, confirmed)
         if refused:
             log.warning(
                 "events not published", count=len(refused), error=next(iter(refused.values()))
             )
-            await outbox.postpone(connection, refused)
+            await repository.postpone(connection, refused)
         return len(events)

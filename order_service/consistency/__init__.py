@@ -1,0 +1,1 @@
+"""Consistency of orders: with themselves, with their events, and with what inventory decided."""

@@ -1,0 +1,1 @@
+"""The transactional outbox: https://microservices.io/patterns/data/transactional-outbox.html."""
