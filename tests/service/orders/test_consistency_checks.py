@@ -38,13 +38,9 @@ VIOLATIONS = {
             " inventory: DEDUCTED (3 of product {tea})"
         ),
     ),
-    "a deduction applied twice": (
+    "a deduction of twice as much": (
         "inventory",
-        (
-            "INSERT INTO stock_movements (product_id, kind, delta, order_id)"
-            " SELECT product_id, kind, delta, order_id FROM stock_movements"
-            " WHERE order_id = :confirmed"
-        ),
+        "UPDATE stock_movements SET delta = 2 * delta WHERE order_id = :confirmed",
         (
             "I3 order {confirmed}: CONFIRMED (2 of product {tea}),"
             " inventory: DEDUCTED (4 of product {tea})"
