@@ -30,7 +30,7 @@ from service_kit.grpc.client import call, open_channel
 from service_kit.grpc.health import is_serving
 from service_kit.postgres.engine import autocommit, open_engine
 from service_kit.postgres.migrations import migrate
-from service_kit.rabbitmq.batch_publish import Message, publish_batch
+from service_kit.rabbitmq.batch_publish import Message, PublishOutcome, publish_batch
 
 CLIENTS = 64
 ITEMS = 3
@@ -111,7 +111,7 @@ async def _publish(shop: Shop, seconds: float) -> float:
                 for _ in range(CLIENTS)
             ]
             outcomes = await publish_batch(underlay, "", messages, timeout=10)
-            return outcomes.count(None)
+            return outcomes.count(PublishOutcome.CONFIRMED)
 
         try:
             return await _rate(once, 1, seconds)

@@ -1,1 +1,1 @@
-"""Takes order events from the broker to inventory, and inventory's answer to the orders."""
+"""Applies order events to stock and settles the orders with the result."""

@@ -11,7 +11,7 @@ from consumer_service.clients import (
     open_inventory_channel,
     open_order_channel,
 )
-from consumer_service.operations import handle
+from consumer_service.operations import handle_events
 from consumer_service.settings import Settings
 from consumer_service.subscriber import DRAIN_SECONDS, Subscriber
 from service_kit.cli import service_cli
@@ -21,14 +21,15 @@ from service_kit.rabbitmq.connection import keep_connected
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Consume until `stop` is set; broker and neighbours may come and go."""
+    """Consume until `stop` is set; broker and dependencies may come and go."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         inventory = InventoryClient(
             await enter(open_inventory_channel(settings.inventory_service_addr))
         )
         orders = OrderClient(await enter(open_order_channel(settings.order_service_addr)))
-        subscriber = Subscriber(partial(handle, inventory, orders), settings.batch_max_items, stop)
+        handle = partial(handle_events, inventory, orders)
+        subscriber = Subscriber(handle, settings.batch_max_items, stop)
         await enter(serve_grpc(f"{settings.bind_host}:{settings.consumer_service_port}", {}))
         broker = keep_connected(settings.rabbitmq_url, "consumer_service", subscriber.session)
         await enter(background_task(broker, stop, grace_seconds=DRAIN_SECONDS))
@@ -39,7 +40,7 @@ app = service_cli(
     "consumer_service",
     Settings,
     serve,
-    "Takes order events from the broker, updates stock, settles orders.",
+    "Consumes order events from RabbitMQ, updates stock, settles orders.",
     commands,
 )
 

@@ -1,39 +1,48 @@
-"""The neighbours of consumer_service."""
+"""The services that consumer_service calls: inventory and orders."""
 
 import uuid
 from collections.abc import Sequence
 
 import grpc
 
-from consumer_service.models import (
-    Kind,
+from consumer_service.domain import (
     OrderEvent,
-    Shortage,
-    StockAnswer,
-    StockOutcome,
-    Verdict,
+    ReservationState,
+    Settlement,
+    SettlementOutcome,
+    StockUpdateKind,
+    StockUpdateOutcome,
+    StockUpdateResult,
 )
 from proto import inventory_pb2, order_pb2
 from proto.inventory_pb2_grpc import InventoryServiceStub
 from proto.order_pb2_grpc import OrderServiceStub
+from proto.shortage import Shortage
 from service_kit.grpc.client import call, open_channel
 
 CALL_SECONDS = 10.0
 
-Settlement = tuple[OrderEvent, Verdict, Sequence[Shortage]]
-"""What an order is told, because of which event."""
-
-_KINDS = {
-    Kind.DEDUCT: inventory_pb2.STOCK_UPDATE_KIND_DEDUCT,
-    Kind.RESTORE: inventory_pb2.STOCK_UPDATE_KIND_RESTORE,
+_STOCK_UPDATE_KINDS = {
+    kind: inventory_pb2.StockUpdateKind.Value(f"STOCK_UPDATE_KIND_{kind}")
+    for kind in StockUpdateKind
 }
-_STOCK_OUTCOMES = {
+_STOCK_UPDATE_OUTCOMES = {
     inventory_pb2.StockUpdateOutcome.Value(f"STOCK_UPDATE_OUTCOME_{outcome}"): outcome
-    for outcome in StockOutcome
+    for outcome in StockUpdateOutcome
 }
-_VERDICTS = {
-    verdict: order_pb2.SettlementOutcome.Value(f"SETTLEMENT_OUTCOME_{verdict}")
-    for verdict in Verdict
+_RESERVATION_STATES = {
+    inventory_pb2.ReservationState.Value(f"RESERVATION_STATE_{state}"): state
+    for state in ReservationState
+}
+_SETTLEMENT_OUTCOMES = {
+    outcome: order_pb2.SettlementOutcome.Value(f"SETTLEMENT_OUTCOME_{outcome}")
+    for outcome in SettlementOutcome
+}
+_ORDER_STATUSES = {
+    value: None if value == order_pb2.ORDER_STATUS_UNSPECIFIED else name
+    for name, value in (
+        (name.removeprefix("ORDER_STATUS_"), value) for name, value in order_pb2.OrderStatus.items()
+    )
 }
 
 
@@ -48,71 +57,60 @@ def open_order_channel(address: str) -> grpc.aio.Channel:
 
 
 class InventoryClient:
-    """Where stock is updated; with `validate_only` nothing stays of it."""
+    """Updates stock; with `validate_only` every update is rolled back."""
 
     def __init__(self, channel: grpc.aio.Channel, *, validate_only: bool = False) -> None:
         self._stub = InventoryServiceStub(channel)
         self._validate_only = validate_only
 
-    async def update_stock(self, events: Sequence[OrderEvent]) -> list[StockAnswer]:
-        """Apply what the events ask for; one answer each, in their order."""
+    async def update_stock(self, events: Sequence[OrderEvent]) -> list[StockUpdateResult]:
+        """Apply the events (1,000 at most) to stock; one result per event, in their order."""
         request = inventory_pb2.UpdateStockRequest(
-            updates=[_update(event) for event in events], validate_only=self._validate_only
+            updates=[_stock_update(event) for event in events], validate_only=self._validate_only
         )
-        answer = await call(self._stub.UpdateStock, request, timeout=CALL_SECONDS)
+        response = await call(self._stub.UpdateStock, request, timeout=CALL_SECONDS)
         return [
-            StockAnswer(
-                _STOCK_OUTCOMES[result.outcome],
-                [Shortage(s.product_id, s.requested, s.available) for s in result.shortages],
+            StockUpdateResult(
+                _STOCK_UPDATE_OUTCOMES[result.outcome],
+                [Shortage.from_message(shortage) for shortage in result.shortages],
                 list(result.unknown_product_ids),
             )
-            for result in answer.results
+            for result in response.results
         ]
 
-    async def decided(self, order_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
-        """What was decided for those of these orders (1,000 at most) that it was for."""
+    async def get_reservations(
+        self, order_ids: Sequence[uuid.UUID]
+    ) -> dict[uuid.UUID, ReservationState]:
+        """The reservations of these orders (1,000 at most), as far as there are any."""
         request = inventory_pb2.BatchGetReservationsRequest(order_ids=map(str, order_ids))
-        answer = await call(self._stub.BatchGetReservations, request, timeout=CALL_SECONDS)
-        name = inventory_pb2.ReservationState.Name
+        response = await call(self._stub.BatchGetReservations, request, timeout=CALL_SECONDS)
         return {
-            uuid.UUID(each.order_id): name(each.state).removeprefix("RESERVATION_STATE_")
-            for each in answer.reservations
+            uuid.UUID(each.order_id): _RESERVATION_STATES[each.state]
+            for each in response.reservations
         }
 
 
 class OrderClient:
-    """Where orders are settled; with `validate_only` nothing stays of it."""
+    """Settles orders; with `validate_only` every settlement is rolled back."""
 
     def __init__(self, channel: grpc.aio.Channel, *, validate_only: bool = False) -> None:
         self._stub = OrderServiceStub(channel)
         self._validate_only = validate_only
 
-    async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Tell the orders; for each whether there is such an order."""
-        answer = await self._settle(settlements)
-        return [result.status != order_pb2.ORDER_STATUS_UNSPECIFIED for result in answer.results]
-
-    async def statuses(self, settlements: Sequence[Settlement]) -> list[str]:
-        """Tell the orders; for each its status then, "" if there is no such order."""
-        answer = await self._settle(settlements)
-        name = order_pb2.OrderStatus.Name
-        return [
-            name(result.status).removeprefix("ORDER_STATUS_") if result.status else ""
-            for result in answer.results
-        ]
-
-    async def _settle(self, settlements: Sequence[Settlement]) -> order_pb2.SettleOrdersResponse:
+    async def settle_orders(self, settlements: Sequence[Settlement]) -> list[str | None]:
+        """Settle orders (1,000 at most); each one's status then, None if it does not exist."""
         request = order_pb2.SettleOrdersRequest(
-            settlements=[_settlement(*settlement) for settlement in settlements],
+            settlements=[_settlement(each) for each in settlements],
             validate_only=self._validate_only,
         )
-        return await call(self._stub.SettleOrders, request, timeout=CALL_SECONDS)
+        response = await call(self._stub.SettleOrders, request, timeout=CALL_SECONDS)
+        return [_ORDER_STATUSES[result.status] for result in response.results]
 
 
-def _update(event: OrderEvent) -> inventory_pb2.StockUpdate:
+def _stock_update(event: OrderEvent) -> inventory_pb2.StockUpdate:
     return inventory_pb2.StockUpdate(
         order_id=str(event.order_id),
-        kind=_KINDS[event.kind],
+        kind=_STOCK_UPDATE_KINDS[event.kind],
         items=[
             inventory_pb2.StockItem(product_id=product_id, quantity=quantity)
             for product_id, quantity in event.items.items()
@@ -120,19 +118,19 @@ def _update(event: OrderEvent) -> inventory_pb2.StockUpdate:
     )
 
 
-def _settlement(
-    event: OrderEvent, verdict: Verdict, shortages: Sequence[Shortage]
-) -> order_pb2.Settlement:
+def _settlement(settlement: Settlement) -> order_pb2.Settlement:
     return order_pb2.Settlement(
-        order_id=str(event.order_id),
-        outcome=_VERDICTS[verdict],
+        order_id=str(settlement.order_id),
+        outcome=_SETTLEMENT_OUTCOMES[settlement.outcome],
         shortages=[
             order_pb2.Shortage(
-                product_id=short.product_id, requested=short.requested, available=short.available
+                product_id=shortage.product_id,
+                requested=shortage.requested,
+                available=shortage.available,
             )
-            for short in shortages
+            for shortage in settlement.shortages
         ],
         context=order_pb2.CallContext(
-            request_id=event.caller.request_id, traceparent=event.caller.traceparent
+            request_id=settlement.context.request_id, traceparent=settlement.context.traceparent
         ),
     )

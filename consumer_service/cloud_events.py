@@ -2,23 +2,18 @@
 
 import uuid
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
-from consumer_service.models import Kind, OrderEvent, PoisonError
-from proto.events import (
-    DATA_SCHEMA,
-    ORDER_CANCELLED,
-    ORDER_CREATED,
-    SPEC_VERSION,
-)
+from consumer_service.domain import OrderEvent, PoisonMessage, StockUpdateKind
+from proto.events import DATA_SCHEMA, ORDER_CANCELLED, ORDER_CREATED, SPEC_VERSION
+from proto.limits import MAX_ORDER_ITEMS, MAX_QUANTITY
 from service_kit.context import CallContext
 
-MAX_ITEMS = 100
-"""As many as an order may have; a batch with more might not fit into one gRPC message."""
+T = TypeVar("T")
 
-_KINDS = {ORDER_CREATED: Kind.DEDUCT, ORDER_CANCELLED: Kind.RESTORE}
+_KINDS = {ORDER_CREATED: StockUpdateKind.DEDUCT, ORDER_CANCELLED: StockUpdateKind.RESTORE}
 
 
 class _Envelope(msgspec.Struct):
@@ -30,37 +25,39 @@ class _Envelope(msgspec.Struct):
 
 class _Item(msgspec.Struct):
     product_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-    quantity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    quantity: Annotated[int, msgspec.Meta(ge=1, le=MAX_QUANTITY)]
 
 
 class _Data(msgspec.Struct):
     order_id: uuid.UUID
-    items: Annotated[list[_Item], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
+    # More items than an order may have might not fit into one gRPC message with those of a batch.
+    items: Annotated[list[_Item], msgspec.Meta(min_length=1, max_length=MAX_ORDER_ITEMS)]
 
 
 _envelopes = msgspec.json.Decoder(_Envelope)
 _data = msgspec.json.Decoder(_Data)
 
 
-def read_event(body: bytes, caller: CallContext) -> OrderEvent:
-    """The event in a message body.
+def read_event(body: bytes, context: CallContext) -> OrderEvent:
+    """The event in a message body; quantities of a repeated product are added up.
 
-    Raises PoisonError: `unreadable`, `unknown_version` or `unknown_type`.
+    Raises PoisonMessage: `unreadable`, `unknown_version` or `unknown_type`.
     """
-    try:
-        envelope = _envelopes.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PoisonError("unreadable", str(error)) from error
+    envelope = _decode(_envelopes, body)
     version = f"{envelope.specversion} {envelope.dataschema}"
     if version != f"{SPEC_VERSION} {DATA_SCHEMA}":
-        raise PoisonError("unknown_version", version)
+        raise PoisonMessage("unknown_version", version)
     if envelope.type not in _KINDS:
-        raise PoisonError("unknown_type", envelope.type)
-    try:
-        data = _data.decode(envelope.data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PoisonError("unreadable", str(error)) from error
+        raise PoisonMessage("unknown_type", envelope.type)
+    data = _decode(_data, envelope.data)
     quantities: Counter[int] = Counter()
     for item in data.items:
         quantities[item.product_id] += item.quantity
-    return OrderEvent(data.order_id, _KINDS[envelope.type], quantities, caller)
+    return OrderEvent(data.order_id, _KINDS[envelope.type], quantities, context)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PoisonMessage("unreadable", str(error)) from error

@@ -1,88 +1,108 @@
-"""What consumer_service does with events: update stock, settle orders, name the poison."""
+"""What consumer_service does with order events: update stock, settle orders."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from consumer_service.clients import InventoryClient, OrderClient
-from consumer_service.models import Kind, OrderEvent, PoisonError, StockOutcome
+from consumer_service.domain import (
+    EventResult,
+    OrderEvent,
+    PoisonMessage,
+    Settlement,
+    StockUpdateKind,
+    StockUpdateOutcome,
+    StockUpdateResult,
+    settle,
+)
 from service_kit.context import CallContext, bound
 from service_kit.errors import TRANSIENT_CODES, Code, ServiceError
 from service_kit.pacing import retry_forever
 
 T = TypeVar("T")
 
-FAULT_ATTEMPTS = 5
-"""A neighbour's fault (INTERNAL and the like) is tried so often before it counts as poison."""
+MAX_INTERNAL_ERRORS = 5
+"""A call that a dependency fails this often, other than transiently, is given up."""
 
 
-async def handle(
+async def handle_events(
     inventory: InventoryClient, orders: OrderClient, events: Sequence[OrderEvent]
-) -> dict[int, PoisonError]:
-    """Apply events to stock and settle their orders; waits for neighbours that are away.
+) -> list[EventResult]:
+    """Apply events to stock and settle their orders; one result per event, in their order.
 
-    Returns the events that can never be handled, by position; all others are done with.
+    While a dependency is unavailable, the call to it is repeated. Events may be handled again.
     """
+    # A call for one event has its context, so that dependencies log its request id. A call for
+    # many has none, but an event that fails is soon called for by itself.
+    context = events[0].context if len(events) == 1 else CallContext()
     try:
-        # Calls for one event are its caller's, so the neighbours' logs name the request. Those
-        # for many are nobody's, but one at fault is soon called for by itself.
-        with bound(events[0].caller if len(events) == 1 else CallContext()):
-            return await _handle(inventory, orders, events)
+        with bound(context):
+            return await _handle_together(inventory, orders, events)
     except ServiceError as error:
         if len(events) == 1:
-            return {0: PoisonError(error.reason.lower(), error.message)}
-    # One of them is at fault: find out which, so that the others go on.
-    poison: dict[int, PoisonError] = {}
-    for position, event in enumerate(events):
-        if found := await handle(inventory, orders, [event]):
-            poison[position] = found[0]
-    return poison
+            return [EventResult(poison=PoisonMessage(error.reason.lower(), error.message))]
+    # One of them makes the call fail: handled one by one, the others succeed.
+    return [(await handle_events(inventory, orders, [event]))[0] for event in events]
 
 
-async def _handle(
+async def _handle_together(
     inventory: InventoryClient, orders: OrderClient, events: Sequence[OrderEvent]
-) -> dict[int, PoisonError]:
-    answers = await _answered(lambda: inventory.update_stock(events))
-    poison = {
-        position: PoisonError("unknown_product", str(list(answer.unknown_product_ids)))
-        for position, answer in enumerate(answers)
-        if answer.outcome is StockOutcome.UNKNOWN_PRODUCT
+) -> list[EventResult]:
+    stock = await _call("update stock", lambda: inventory.update_stock(events))
+    settlements = {
+        position: settlement
+        for position, (event, result) in enumerate(zip(events, stock, strict=True))
+        if (settlement := settle(event, result)) is not None
     }
-    settlements = [
-        (position, (event, verdict, answer.shortages))
-        for position, (event, answer) in enumerate(zip(events, answers, strict=True))
-        if (verdict := answer.verdict(event.kind)) is not None
+    statuses = await _settle(orders, settlements)
+    unknown = {position for position, status in statuses.items() if status is None}
+    if unknown:
+        await _restore_stock(inventory, [events[position] for position in unknown])
+    return [
+        EventResult(
+            result, statuses.get(position), _poison(event, result, unknown=position in unknown)
+        )
+        for position, (event, result) in enumerate(zip(events, stock, strict=True))
     ]
-    if settlements:
-        known = await _answered(lambda: orders.settle([each for _, each in settlements]))
-        strangers = [
-            position for (position, _), found in zip(settlements, known, strict=True) if not found
-        ]
-        if strangers:
-            await _give_back(inventory, [events[position] for position in strangers])
-        for position in strangers:
-            poison[position] = PoisonError("unknown_order", str(events[position].order_id))
-    return poison
 
 
-async def _give_back(inventory: InventoryClient, events: Sequence[OrderEvent]) -> None:
-    """Undo what was taken for orders that nobody placed."""
-    restores = [replace(event, kind=Kind.RESTORE) for event in events]
-    await _answered(lambda: inventory.update_stock(restores))
+async def _settle(
+    orders: OrderClient, settlements: Mapping[int, Settlement]
+) -> dict[int, str | None]:
+    """The orders' statuses by the positions of their settlements; None for an unknown order."""
+    if not settlements:
+        return {}
+    wanted = list(settlements.values())
+    statuses = await _call("settle orders", lambda: orders.settle_orders(wanted))
+    return dict(zip(settlements, statuses, strict=True))
 
 
-async def _answered(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask until there is an answer; raises the ServiceError of one who is at fault."""
-    faults = 0
+async def _restore_stock(inventory: InventoryClient, events: Sequence[OrderEvent]) -> None:
+    """Put back what was deducted for orders that nobody placed."""
+    restores = [replace(event, kind=StockUpdateKind.RESTORE) for event in events]
+    await _call("restore stock", lambda: inventory.update_stock(restores))
 
-    def passes(error: Exception) -> bool:
-        nonlocal faults
+
+def _poison(event: OrderEvent, result: StockUpdateResult, *, unknown: bool) -> PoisonMessage | None:
+    if result.outcome is StockUpdateOutcome.UNKNOWN_PRODUCT:
+        return PoisonMessage("unknown_product", str(list(result.unknown_product_ids)))
+    if unknown:
+        return PoisonMessage("unknown_order", str(event.order_id))
+    return None
+
+
+async def _call(task: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a call until it succeeds; raises the ServiceError of one that never will."""
+    internal_errors = 0
+
+    def is_retryable(error: Exception) -> bool:
+        nonlocal internal_errors
         if not isinstance(error, ServiceError) or error.code is Code.INVALID_ARGUMENT:
             return False
-        faults += error.code not in TRANSIENT_CODES
-        return faults < FAULT_ATTEMPTS
+        internal_errors += error.code not in TRANSIENT_CODES
+        return internal_errors < MAX_INTERNAL_ERRORS
 
-    async for attempt in retry_forever("call a dependency", passes):
+    async for attempt in retry_forever(task, is_retryable):
         with attempt:
-            return await ask()
-    raise AssertionError  # pragma: no cover - the context either returns or raises
+            return await call()
+    raise AssertionError  # pragma: no cover - the loop ends by returning or raising

@@ -6,10 +6,10 @@ from service_kit.settings import DEFAULT_BROKER_URL, BrokerUrl, Port, ServiceSet
 
 
 class Settings(ServiceSettings):
-    """Where the broker and the neighbours are, and how much is taken at once."""
+    """Where the broker and the dependencies are, and how large a batch may be."""
 
     consumer_service_port: Port = 50056
-    """Only for the health service."""
+    """Serves gRPC health only."""
     rabbitmq_url: BrokerUrl = DEFAULT_BROKER_URL
     inventory_service_port: Port = 50055
     inventory_service_addr: str = Field(default_factory=local_address("inventory_service_port"))
@@ -17,4 +17,4 @@ class Settings(ServiceSettings):
     order_service_addr: str = Field(default_factory=local_address("order_service_port"))
 
     batch_max_items: int = Field(250, ge=1, le=1000)
-    """Events handled together; as many are fetched ahead."""
+    """Events handled together; twice as many are fetched from the queue ahead of handling."""

@@ -1,1 +1,1 @@
-"""The only way of events to the broker: declares the topology and publishes with confirms."""
+"""Publishes events to RabbitMQ: declares the topology, and waits for the broker's confirms."""

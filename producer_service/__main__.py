@@ -27,7 +27,7 @@ app = service_cli(
     "producer_service",
     Settings,
     serve,
-    "Publishes events to RabbitMQ and answers after the broker's confirm.",
+    "Publishes events to RabbitMQ and responds after the broker's confirm.",
 )
 
 if __name__ == "__main__":

@@ -6,26 +6,30 @@ from dataclasses import dataclass
 import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel as AbstractUnderlayChannel
-from aiormq.exceptions import DeliveryError, PublishError
 
 from producer_service.topology import TOPOLOGY
 from proto.events import CONTENT_TYPE, EXCHANGE
 from service_kit.context import REQUEST_ID, TRACEPARENT
 from service_kit.errors import FailedPrecondition, ServiceError, Unavailable
-from service_kit.rabbitmq.batch_publish import Message, owes_confirms, publish_batch
-from service_kit.rabbitmq.connection import BROKER_FAILURES, fail_when_closed
+from service_kit.rabbitmq.batch_publish import (
+    Message,
+    PublishOutcome,
+    owes_confirms,
+    publish_batch,
+)
+from service_kit.rabbitmq.connection import BROKER_FAILURES, fail_when_closed, open_channel
 from service_kit.rabbitmq.topology import declare_topology
 
 log = structlog.get_logger(__name__)
 
 CONFIRM_SECONDS = 5.0
 REDECLARE_SECONDS = 5.0
-"""How soon a binding or queue deleted by hand is back."""
+"""How often the topology is declared: a queue or binding deleted by hand soon exists again."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingEvent:
-    """An event as it is to be published; `body` is the CloudEvents envelope."""
+    """An event to publish; `body` is its CloudEvents envelope."""
 
     id: str
     type: str
@@ -37,8 +41,8 @@ class OutgoingEvent:
 class Publisher:
     """Publishes on the connection of the running session; Unavailable while there is none.
 
-    Unavailable too while the broker has not answered for what it was sent before, so that what
-    waits for it in memory is one batch, however long it is blocked by an alarm or hangs.
+    It is also Unavailable while the broker owes confirms for an earlier batch. So at most one batch
+    stays in memory, however long the broker hangs or is blocked by an alarm.
     """
 
     def __init__(self) -> None:
@@ -47,74 +51,75 @@ class Publisher:
         self._nacked = False
 
     async def session(self, connection: AbstractConnection) -> None:
-        """Declare the topology and offer the connection for publishing until it fails."""
-        topology = await connection.channel()
+        """Declare the topology, and publish on this connection until it fails.
+
+        Raises ConnectionError when a new connection may help.
+        """
+        topology = await open_channel(connection)
         await declare_topology(topology, TOPOLOGY)
-        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        channel = await open_channel(connection, publisher_confirms=True)
         self._channel, self._nacked = await channel.get_underlay_channel(), False
         log.info("publishing")
-        owing = False
+        owed_confirms = False
         try:
             while True:
                 await fail_when_closed(connection, channel, seconds=REDECLARE_SECONDS)
                 if self._nacked:
-                    # A channel on which a quorum queue's leader was lost may refuse for ever.
-                    raise ConnectionError("the broker refuses events: a new channel may not")
-                if owing and owes_confirms(self._channel):
-                    # It read the events before the declarations: those confirms will never come.
-                    raise ConnectionError("the broker does not confirm: a new channel may help")
+                    # After a quorum queue lost its leader, a channel may nack everything.
+                    raise ConnectionError("the broker nacks events")
+                if owed_confirms and owes_confirms(self._channel):
+                    # The broker has read them, since it has answered declarations that followed:
+                    # these confirms will never arrive.
+                    raise ConnectionError("the broker does not confirm events")
                 await declare_topology(topology, TOPOLOGY)
-                owing = owes_confirms(self._channel)
+                owed_confirms = owes_confirms(self._channel)
         finally:
             self._channel = None
 
     async def publish(self, events: Sequence[OutgoingEvent]) -> list[ServiceError | None]:
-        """Publish; for each event None once every queue it was routed to has it safe.
+        """Publish; for each event None once every queue that it was routed to has stored it.
 
         Otherwise FailedPrecondition (UNROUTABLE) if no queue takes it, or Unavailable: NACKED by
-        the broker, UNCONFIRMED, which means that it may have it, or IN_FLIGHT if another call is
-        publishing it. Raises Unavailable (BROKER_UNAVAILABLE) if the broker is away or still owes
+        the broker, UNCONFIRMED if its outcome is unknown, IN_FLIGHT if another call is publishing
+        it. Raises Unavailable (BROKER_UNAVAILABLE) without a connection, and while the broker owes
         confirms.
         """
         if self._channel is None:
-            raise Unavailable("BROKER_UNAVAILABLE", "the broker is away")
+            raise Unavailable("BROKER_UNAVAILABLE", "the broker is unavailable")
         if owes_confirms(self._channel):
-            raise Unavailable("BROKER_UNAVAILABLE", "the broker does not confirm what it was sent")
-        # A returned message is told by its id alone, so an id may be on its way only once.
+            raise Unavailable("BROKER_UNAVAILABLE", "the broker owes confirms for earlier events")
+        # The broker returns a message by its id, so an id may be in flight only once.
         outgoing = [event for event in events if event.id not in self._in_flight]
         ids = {event.id for event in outgoing}
         self._in_flight |= ids
         try:
-            outcomes = iter(
-                await publish_batch(
-                    self._channel,
-                    EXCHANGE,
-                    [_message(event) for event in outgoing],
-                    CONFIRM_SECONDS,
-                )
+            outcomes = await publish_batch(
+                self._channel, EXCHANGE, [_message(event) for event in outgoing], CONFIRM_SECONDS
             )
         except BROKER_FAILURES as error:
-            raise Unavailable("BROKER_UNAVAILABLE", "the broker is away") from error
+            raise Unavailable("BROKER_UNAVAILABLE", "the broker is unavailable") from error
         finally:
             self._in_flight -= ids
-        answers = [
-            _refusal(next(outcomes))
+        self._nacked |= PublishOutcome.NACKED in outcomes
+        errors = map(_error, outcomes)
+        return [
+            next(errors)
             if event.id in ids
             else Unavailable("IN_FLIGHT", "another call is publishing the event")
             for event in events
         ]
-        self._nacked |= any(answer and answer.reason == "NACKED" for answer in answers)
-        return answers
 
 
-def _refusal(outcome: Exception | None) -> ServiceError | None:
-    if outcome is None:
-        return None
-    if isinstance(outcome, PublishError):
-        return FailedPrecondition("UNROUTABLE", "no queue takes the event")
-    if isinstance(outcome, DeliveryError):
-        return Unavailable("NACKED", "the broker refused the event")
-    return Unavailable("UNCONFIRMED", "no confirm came: the outcome is unknown")
+def _error(outcome: PublishOutcome) -> ServiceError | None:
+    match outcome:
+        case PublishOutcome.CONFIRMED:
+            return None
+        case PublishOutcome.UNROUTABLE:
+            return FailedPrecondition("UNROUTABLE", "no queue takes the event")
+        case PublishOutcome.NACKED:
+            return Unavailable("NACKED", "the broker refused the event")
+        case PublishOutcome.UNCONFIRMED:
+            return Unavailable("UNCONFIRMED", "no confirm arrived: the outcome is unknown")
 
 
 def _message(event: OutgoingEvent) -> Message:

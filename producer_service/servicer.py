@@ -16,7 +16,7 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ProducerService"].full_name
 
 
 class ProducerServicer(ProducerServiceServicer):
-    """Publishes what it is given."""
+    """Publishes the events of a call as one batch."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -28,14 +28,14 @@ class ProducerServicer(ProducerServiceServicer):
             OutgoingEvent(each.id, each.type, each.body, each.traceparent, each.request_id)
             for each in request.events
         ]
-        outcomes = await publish_events(self._publisher, events)
+        errors = await publish_events(self._publisher, events)
         return pb.PublishEventsResponse(
             results=[
-                pb.PublishResult(id=event.id, status=_status(outcome))
-                for event, outcome in zip(events, outcomes, strict=True)
+                pb.PublishResult(id=event.id, status=_status(error))
+                for event, error in zip(events, errors, strict=True)
             ]
         )
 
 
-def _status(outcome: ServiceError | None) -> status_pb2.Status:
-    return status_pb2.Status() if outcome is None else to_status(outcome)
+def _status(error: ServiceError | None) -> status_pb2.Status:
+    return status_pb2.Status() if error is None else to_status(error)

@@ -1,4 +1,4 @@
-"""Exchanges and queues of the order events, as RabbitMQ shall have them."""
+"""Exchanges and queues of the order events, as they are declared in RabbitMQ."""
 
 from aio_pika import ExchangeType
 
@@ -14,9 +14,10 @@ from proto.events import (
 from service_kit.rabbitmq.topology import Exchange, Queue, Topology
 
 DELIVERY_LIMIT = 100
-"""A backstop against a message that kills its consumer; waiting for a neighbour costs none."""
+"""Against a message that crashes its consumer; an unavailable dependency costs no delivery."""
 
 AUDIT_LENGTH = 10_000
+"""Events that the audit queue keeps, the newest ones."""
 
 TOPOLOGY = Topology(
     exchanges=[
@@ -27,8 +28,8 @@ TOPOLOGY = Topology(
         Queue(
             DEAD_LETTER_QUEUE,
             [(DEAD_LETTER_EXCHANGE, "#")],
-            # RabbitMQ 4 drops a message after 20 deliveries unless told otherwise, and each look
-            # at the dead letters is one.
+            # RabbitMQ 4 drops a message after 20 deliveries by default, and each time that dead
+            # letters are listed is one.
             {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000},
         ),
         Queue(
@@ -39,20 +40,19 @@ TOPOLOGY = Topology(
                 "x-delivery-limit": DELIVERY_LIMIT,
                 "x-dead-letter-exchange": DEAD_LETTER_EXCHANGE,
                 "x-dead-letter-strategy": "at-least-once",
-                # At-least-once dead-lettering demands it (rabbitmq.com/docs/quorum-queues).
+                # At-least-once dead-lettering needs it (rabbitmq.com/docs/quorum-queues).
                 "x-overflow": "reject-publish",
             },
         ),
-        # Bound type by type: "#" would route every event, and a type that nobody handles would
-        # no longer come back as unroutable.
+        # Bound to each type: with "#" no event would be unroutable any more.
         Queue(
             AUDIT_QUEUE,
             [(EXCHANGE, event_type) for event_type in EVENT_TYPES],
             {
                 "x-max-length": AUDIT_LENGTH,
                 "x-overflow": "drop-head",
-                # Nobody consumes it: kept on disk, it costs the broker a third less. RabbitMQ
-                # from 3.12 on does this for every classic queue.
+                # Nobody consumes it: on disk it costs the broker a third less. RabbitMQ from 3.12
+                # on keeps every classic queue there.
                 "x-queue-version": 2,
                 "x-queue-mode": "lazy",
             },

@@ -1,4 +1,4 @@
-"""How a dead letter says what it is about, why it is one, and since when."""
+"""What a dead letter is about, why it became one, and when: how that is written and read."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ REASON_HEADER = "x-dead-letter-reason"
 """Why the message can never be handled."""
 
 TIME_HEADER = "x-dead-letter-time"
-"""Since when it has been a dead letter (RFC 3339)."""
+"""When the message became a dead letter (RFC 3339)."""
 
 
 def order_id_of(body: bytes) -> str:
@@ -23,14 +23,14 @@ def order_id_of(body: bytes) -> str:
 
 
 def reason_of(headers: Mapping[str, Any]) -> str:
-    """Why it is a dead letter, as the consumer or else the broker noted it; "" if neither did."""
+    """Why it is a dead letter: the consumer's reason, or else the broker's; "" if neither is."""
     return str(headers.get(REASON_HEADER) or _first_death(headers).get("reason") or "")
 
 
 def dead_since(headers: Mapping[str, Any]) -> dt.datetime | None:
-    """When it became a dead letter, if the consumer or the broker noted it."""
-    noted = headers.get(TIME_HEADER)
-    return dt.datetime.fromisoformat(str(noted)) if noted else _first_death(headers).get("time")
+    """When it became a dead letter, if the consumer or else the broker noted that."""
+    time = headers.get(TIME_HEADER)
+    return dt.datetime.fromisoformat(str(time)) if time else _first_death(headers).get("time")
 
 
 def _first_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:

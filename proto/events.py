@@ -1,4 +1,4 @@
-"""The contract of the events: names of exchange, queues and types, and the envelope's version.
+"""The contract of the events: names of exchanges, queues and types, and the envelope's version.
 
 An event is a CloudEvents 1.0 structured JSON message
 (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md) whose `id` is
@@ -25,4 +25,4 @@ CONTENT_TYPE = "application/cloudevents+json"
 SPEC_VERSION = "1.0"
 SOURCE = "/order-service"
 DATA_SCHEMA = "urn:ecommerce:order-events:v1"
-"""Names the version of `data`; a reader refuses versions it does not know."""
+"""The version of `data`; a consumer refuses versions that it does not know."""

@@ -1,4 +1,4 @@
-"""Limits that several services enforce, each for what it receives."""
+"""Limits of an order; each service enforces them on what it receives."""
 
 MAX_ORDER_ITEMS = 100
 """Items of one order."""

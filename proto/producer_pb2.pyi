@@ -33,7 +33,7 @@ class Event(_message.Message):
     type: _builtins.str
     """For example `order.created`; the routing key and the CloudEvents `type`."""
     body: _builtins.bytes
-    """The CloudEvents 1.0 envelope, structured JSON, published as it is."""
+    """The CloudEvents 1.0 envelope in structured JSON, published unchanged."""
     traceparent: _builtins.str
     """W3C trace context and request id of the call that caused it."""
     request_id: _builtins.str
@@ -85,8 +85,9 @@ class PublishResult(_message.Message):
     id: _builtins.str
     @_builtins.property
     def status(self) -> _status_pb2.Status:
-        """OK once the broker has confirmed; FAILED_PRECONDITION/UNROUTABLE if no queue takes it;
-        UNAVAILABLE if the broker refused it or its answer did not come in time.
+        """OK if the broker has confirmed it; FAILED_PRECONDITION/UNROUTABLE if no queue takes it;
+        UNAVAILABLE/NACKED if the broker refused it; UNAVAILABLE/UNCONFIRMED if no confirm arrived in
+        time; UNAVAILABLE/IN_FLIGHT if another call is publishing it; INVALID_ARGUMENT/INVALID_EVENT.
         """
 
     def __init__(

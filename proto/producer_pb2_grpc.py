@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ProducerServiceStub:
-    """The only way of events to the broker.
+    """Publishes events to the broker.
     """
 
     def __init__(self, channel):
@@ -43,12 +43,12 @@ class ProducerServiceStub:
 
 
 class ProducerServiceServicer:
-    """The only way of events to the broker.
+    """Publishes events to the broker.
     """
 
     def PublishEvents(self, request, context):
-        """Publishes events, each answered on its own, and only after the broker's confirm.
-        UNAVAILABLE/BROKER_UNAVAILABLE for the whole call while the broker is away.
+        """Publishes events and responds after the broker's confirms; each event has its own result.
+        UNAVAILABLE/BROKER_UNAVAILABLE for the whole call while the broker is unavailable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,7 +71,7 @@ def add_ProducerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProducerService:
-    """The only way of events to the broker.
+    """Publishes events to the broker.
     """
 
     @staticmethod

@@ -27,29 +27,29 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ProducerServiceStub:
-    """The only way of events to the broker."""
+    """Publishes events to the broker."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ProducerServiceAsyncStub: ...
     PublishEvents: _grpc.UnaryUnaryMultiCallable[_producer_pb2.PublishEventsRequest, _producer_pb2.PublishEventsResponse]
-    """Publishes events, each answered on its own, and only after the broker's confirm.
-    UNAVAILABLE/BROKER_UNAVAILABLE for the whole call while the broker is away.
+    """Publishes events and responds after the broker's confirms; each event has its own result.
+    UNAVAILABLE/BROKER_UNAVAILABLE for the whole call while the broker is unavailable.
     """
 
 @_typing.type_check_only
 class ProducerServiceAsyncStub(ProducerServiceStub):
-    """The only way of events to the broker."""
+    """Publishes events to the broker."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PublishEvents: _aio.UnaryUnaryMultiCallable[_producer_pb2.PublishEventsRequest, _producer_pb2.PublishEventsResponse]  # type: ignore[assignment]
-    """Publishes events, each answered on its own, and only after the broker's confirm.
-    UNAVAILABLE/BROKER_UNAVAILABLE for the whole call while the broker is away.
+    """Publishes events and responds after the broker's confirms; each event has its own result.
+    UNAVAILABLE/BROKER_UNAVAILABLE for the whole call while the broker is unavailable.
     """
 
 class ProducerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The only way of events to the broker."""
+    """Publishes events to the broker."""
 
     @_abc_1.abstractmethod
     def PublishEvents(
@@ -57,8 +57,8 @@ class ProducerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _producer_pb2.PublishEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_producer_pb2.PublishEventsResponse, _abc.Awaitable[_producer_pb2.PublishEventsResponse]]:
-        """Publishes events, each answered on its own, and only after the broker's confirm.
-        UNAVAILABLE/BROKER_UNAVAILABLE for the whole call while the broker is away.
+        """Publishes events and responds after the broker's confirms; each event has its own result.
+        UNAVAILABLE/BROKER_UNAVAILABLE for the whole call while the broker is unavailable.
         """
 
 def add_ProducerServiceServicer_to_server(servicer: ProducerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

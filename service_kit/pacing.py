@@ -1,4 +1,4 @@
-"""How often work starts: fuller batches while busy, longer pauses while something fails."""
+"""When work starts: fuller batches while busy, longer pauses while something fails."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -22,8 +22,8 @@ Failures = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception],
 def batch_pause(size: int, max_items: int, elapsed_seconds: float) -> float:
     """Seconds to pause after a batch of `size` items that started `elapsed_seconds` ago.
 
-    None after a full batch, because more items are waiting, nor after a small one, so that an
-    idle system adds no delay.
+    0 after a full batch, because more items are waiting, and after a small one, so that an idle
+    system adds no delay.
     """
     if BUSY_BATCH_SIZE < size < max_items:
         return max(0.0, MIN_BATCH_INTERVAL_SECONDS - elapsed_seconds)
@@ -31,13 +31,19 @@ def batch_pause(size: int, max_items: int, elapsed_seconds: float) -> float:
 
 
 def retry_forever(task: str, on: Failures) -> AsyncIterator[stamina.Attempt]:
-    """Attempts without end, for as long as they raise one of the failures `on`.
+    """Attempts until one raises none of the failures `on`; another error ends them.
 
-    The pause between them doubles from 0.1 s to MAX_BACKOFF_SECONDS, with jitter; the log names
-    `task`. Use as `async for attempt in retry_forever(…): with attempt: …`.
+    The pause between attempts doubles from 0.1 s to MAX_BACKOFF_SECONDS, with jitter; each is
+    logged with `task`. Use as `async for attempt in retry_forever(…): with attempt: …`.
     """
+    # The retry library asks a function about cancellation too, which is never to be retried.
+    failures = (
+        on
+        if isinstance(on, type | tuple)
+        else lambda error: isinstance(error, Exception) and on(error)
+    )
     attempts = stamina.retry_context(
-        on,
+        failures,
         attempts=None,
         timeout=None,
         wait_initial=0.1,
@@ -48,7 +54,7 @@ def retry_forever(task: str, on: Failures) -> AsyncIterator[stamina.Attempt]:
 
 
 def log_retry(details: RetryDetails) -> None:
-    """One warning for each failed attempt: the retry library's hook in every service."""
+    """Log a failed attempt as a warning; every service installs it as the retry library's hook."""
     log.warning(
         "backing off",
         task=details.name,

@@ -2,8 +2,8 @@
 
 aiormq's public `basic_publish` writes and drains each message by itself, which costs four times as
 much. This is the only file that touches aiormq's inner parts (delivery tags, confirmations, the
-connection's write queue); it is written against aiormq 7.2, which is pinned, and a test holds it
-against the public path.
+connection's write queue); it is written against aiormq 7.2, which is pinned, and a test compares
+it with the public path.
 """
 
 import asyncio
@@ -11,10 +11,12 @@ import struct
 from asyncio import FIRST_COMPLETED, Future
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import cast
 
 import aiormq
 from aiormq.abc import AbstractChannel, ChannelFrame
+from aiormq.exceptions import PublishError
 from pamqp import commands
 
 _BASIC = 60
@@ -27,7 +29,7 @@ _PROPERTIES = sum(1 << bit for bit in (15, 13, 12, 7, 5))
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A persistent message; `id` is its message_id and differs from all others in flight."""
+    """A persistent message; its `id`, the message_id, differs from all others in flight."""
 
     id: str
     routing_key: str
@@ -36,17 +38,29 @@ class Message:
     headers: Mapping[str, str]
 
 
+class PublishOutcome(Enum):
+    """What the broker did with a message."""
+
+    CONFIRMED = auto()
+    """Every queue that it was routed to has stored it."""
+    UNROUTABLE = auto()
+    """No queue takes it."""
+    NACKED = auto()
+    """A queue refused it."""
+    UNCONFIRMED = auto()
+    """Unknown: no confirm arrived in time, or before the channel closed."""
+
+
 async def publish_batch(
     channel: AbstractChannel,
     exchange: str,
     messages: Sequence[Message],
     timeout: float,  # noqa: ASYNC109 - the confirms that came in time are kept
-) -> list[Exception | None]:
-    """Publish mandatory and persistent; for each message None once the broker confirmed it.
+) -> list[PublishOutcome]:
+    """Publish mandatory and persistent; one outcome per message, after `timeout` s at the latest.
 
-    Otherwise aiormq's PublishError (returned: no queue takes it), DeliveryError (nacked), or a
-    TimeoutError after `timeout` seconds or a ConnectionError if the channel closed: the outcome of
-    these two is unknown. The channel must have confirms on, and `on_return_raises`.
+    The channel needs publisher confirms and `on_return_raises`. Raises one of aiormq's errors if it
+    is closed.
     """
     if not isinstance(channel, aiormq.Channel):
         raise TypeError(f"not a channel of aiormq: {channel!r}")
@@ -58,52 +72,51 @@ async def publish_batch(
     await asyncio.wait(
         {batch.finished, channel.closing}, timeout=timeout, return_when=FIRST_COMPLETED
     )
-    unknown: Exception = TimeoutError("no confirm came in time")
-    if channel.closing.done():
-        unknown = ConnectionError("the channel was closed")
-    return batch.outcomes(unknown)
+    return batch.outcomes()
 
 
 def owes_confirms(channel: AbstractChannel) -> bool:
-    """Whether the broker has yet to answer for messages of a batch that was given up.
+    """Whether the broker has yet to confirm messages of a batch that was given up.
 
-    A broker that is blocked by an alarm reads nothing, and one that hangs neither: what is written
-    then lies in memory, and is published later although its publisher was told of no confirm.
+    A broker that is blocked by an alarm, or hangs, reads nothing. What is written to it meanwhile
+    stays in memory, and is published later although its publisher saw no confirm.
     """
     if not isinstance(channel, aiormq.Channel):
         raise TypeError(f"not a channel of aiormq: {channel!r}")
-    waiting = cast("Iterable[object]", channel.confirmations.values())
-    return any(isinstance(each, _Confirmation) and each.given_up for each in waiting)
+    pending = cast("Iterable[object]", channel.confirmations.values())
+    return any(isinstance(each, _Confirmation) and each.given_up for each in pending)
 
 
 class _Confirmation:
-    """What aiormq asks of a future that waits for a confirm; a hundred of them cost one future."""
+    """What aiormq needs of a future that awaits a confirm; those of a batch share one future."""
 
-    __slots__ = ("_batch", "error", "given_up", "settled")
+    __slots__ = ("_batch", "given_up", "outcome")
 
     def __init__(self, batch: "_Batch") -> None:
         self._batch = batch
-        self.error: Exception | None = None
-        self.settled = False
+        self.outcome = PublishOutcome.UNCONFIRMED
         self.given_up = False
 
     def done(self) -> bool:
-        return self.settled
+        return self.outcome is not PublishOutcome.UNCONFIRMED
 
     def cancelled(self) -> bool:
         return False
 
     def set_result(self, _frame: commands.Basic.Ack) -> None:
-        self.settled = True
-        self._batch.settled_one()
+        self._settle(PublishOutcome.CONFIRMED)
 
     def set_exception(self, error: Exception) -> None:
-        self.error = error
-        self.set_result(commands.Basic.Ack())
+        unroutable = isinstance(error, PublishError)
+        self._settle(PublishOutcome.UNROUTABLE if unroutable else PublishOutcome.NACKED)
+
+    def _settle(self, outcome: PublishOutcome) -> None:
+        self.outcome = outcome
+        self._batch.settled_one()
 
 
 class _Batch:
-    """Writes messages as one chunk; `finished` is done when each is confirmed or refused."""
+    """Writes messages as one chunk; `finished` is done when each has its outcome."""
 
     def __init__(self, channel: aiormq.Channel, exchange: str, messages: Sequence[Message]) -> None:
         chunk = b"".join(
@@ -127,18 +140,16 @@ class _Batch:
         if self._left == 0 and not self.finished.done():
             self.finished.set_result(None)
 
-    def outcomes(self, unknown: Exception) -> list[Exception | None]:
+    def outcomes(self) -> list[PublishOutcome]:
+        """The outcomes so far: those that come later are given up."""
         for message_id in self._ids:
             self._channel.message_id_delivery_tag.pop(message_id, None)
         for confirmation in self._confirmations:
-            confirmation.given_up = not confirmation.settled
-        return [
-            confirmation.error if confirmation.settled else unknown
-            for confirmation in self._confirmations
-        ]
+            confirmation.given_up = not confirmation.done()
+        return [confirmation.outcome for confirmation in self._confirmations]
 
 
-def _encode(message: Message, exchange: str, channel: int, largest_body: int) -> Iterator[bytes]:
+def _encode(message: Message, exchange: str, channel: int, max_body: int) -> Iterator[bytes]:
     """The method, header and body frames of one publish (AMQP 0-9-1, sections 2.3.5 and 4.2).
 
     Written out because pamqp's general encoder takes ten times as long.
@@ -158,12 +169,12 @@ def _encode(message: Message, exchange: str, channel: int, largest_body: int) ->
     header = _HEADER.pack(_BASIC, 0, len(message.body), _PROPERTIES) + properties
     yield _frame(1, channel, method)
     yield _frame(2, channel, header)
-    for start in range(0, len(message.body), largest_body):
-        yield _frame(3, channel, message.body[start : start + largest_body])
+    for start in range(0, len(message.body), max_body):
+        yield _frame(3, channel, message.body[start : start + max_body])
 
 
-def _frame(kind: int, channel: int, payload: bytes) -> bytes:
-    return _FRAME.pack(kind, channel, len(payload)) + payload + b"\xce"
+def _frame(frame_type: int, channel: int, payload: bytes) -> bytes:
+    return _FRAME.pack(frame_type, channel, len(payload)) + payload + b"\xce"
 
 
 def _short(text: str) -> bytes:

@@ -11,37 +11,52 @@ from aio_pika.connection import make_url
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from service_kit.errors import Unavailable
-from service_kit.pacing import retry_forever
+from service_kit.pacing import MAX_BACKOFF_SECONDS, retry_forever
 
 log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10
-RECONNECT_SECONDS = 0.2
-"""Pause after a session that ended; attempts to connect that fail pause longer and longer."""
+STABLE_SECONDS = MAX_BACKOFF_SECONDS
+"""A session that fails sooner counts as a failed attempt to connect."""
 
 BROKER_FAILURES = (AMQPError, OSError, TimeoutError, ChannelInvalidStateError)
 """What a broker that is unavailable, or a connection that ends, raises."""
 
+Session = Callable[[AbstractConnection], Awaitable[None]]
+"""Runs until its connection fails, which it shows by raising one of BROKER_FAILURES."""
 
-async def keep_connected(
-    url: str, name: str, session: Callable[[AbstractConnection], Awaitable[None]]
-) -> None:
+
+async def keep_connected(url: str, name: str, session: Session) -> None:
     """Run `session` on a connection, and again on a new one whenever either fails.
 
-    Returns once `session` does. It runs until its connection fails, which it shows by raising.
+    Returns once `session` does. Attempts to connect back off; after a session that was stable the
+    first one is immediate.
     """
     while True:
         async for attempt in retry_forever("connect to the broker", BROKER_FAILURES):
             with attempt:
-                connection = await _connect(url, name)
+                if await _run_session(url, name, session):
+                    return
+
+
+async def _run_session(url: str, name: str, session: Session) -> bool:
+    """Whether the session returned; False if it failed after it was stable.
+
+    Raises what failed before that.
+    """
+    async with await _connect(url, name) as connection:
         log.info("broker connected", connection=name)
+        clock = asyncio.get_running_loop().time
+        started = clock()
         try:
-            async with connection:
-                return await session(connection)
+            await session(connection)
         except BROKER_FAILURES as error:
             log.warning("broker connection lost", connection=name, error=repr(error))
-        await asyncio.sleep(RECONNECT_SECONDS)
+            if clock() - started < STABLE_SECONDS:
+                raise
+            return False
+        return True
 
 
 @asynccontextmanager
@@ -52,6 +67,22 @@ async def open_connection(url: str, name: str) -> AsyncIterator[AbstractConnecti
             yield connection
     except BROKER_FAILURES as error:
         raise Unavailable("BROKER_UNAVAILABLE", f"the broker failed: {error!r}") from error
+
+
+async def open_channel(
+    connection: AbstractConnection, *, publisher_confirms: bool = False
+) -> AbstractChannel:
+    """A channel; with `publisher_confirms`, publishing raises if a message is returned or nacked.
+
+    Raises one of BROKER_FAILURES if the connection is closed.
+    """
+    try:
+        return await connection.channel(
+            publisher_confirms=publisher_confirms, on_return_raises=publisher_confirms
+        )
+    except RuntimeError as error:
+        # aiormq's for a connection that the broker closed.
+        raise ConnectionError(str(error)) from error
 
 
 async def fail_when_closed(

@@ -1,4 +1,4 @@
-"""A environment of services around one broker; each test runs its own consumers in it."""
+"""Services around one broker; each test starts its own consumers."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ from tests.support.services import (
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_logs() -> None:
-    """Tracebacks without colours and variables: those take a second each."""
+    """Tracebacks without colours and variables, which take a second each."""
     renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.processors.add_log_level, renderer])
 
@@ -31,7 +31,7 @@ def plain_logs() -> None:
 async def environment(
     broker: Broker, user_database_url: str, inventory_database_url: str, order_database_url: str
 ) -> AsyncIterator[Environment]:
-    """Users, inventory, producer and orders, and one customer."""
+    """Users, inventory, producer and orders, with one customer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publisher, "REDECLARE_SECONDS", 1.0)
         async with (

@@ -1,4 +1,4 @@
-"""What the integration tests speak of: events, queues, and orders in a running environment."""
+"""Events, queues and orders in a running environment: helpers of the integration tests."""
 
 import json
 import uuid
@@ -63,10 +63,11 @@ def event(type_: str = names.ORDER_CREATED, **changes: Any) -> producer_pb.Event
 async def publish(
     stub: "ProducerServiceAsyncStub", *events: producer_pb.Event
 ) -> list[ServiceError | None]:
-    """Publish; for each event None if it was confirmed, or why not."""
-    answer = await ask(stub.PublishEvents, producer_pb.PublishEventsRequest(events=events))
-    assert [result.id for result in answer.results] == [each.id for each in events]
-    return [from_status(result.status) if result.status.code else None for result in answer.results]
+    """Publish; for each event None if it was confirmed, or the error."""
+    response = await ask(stub.PublishEvents, producer_pb.PublishEventsRequest(events=events))
+    results = response.results
+    assert [result.id for result in results] == [each.id for each in events]
+    return [from_status(result.status) if result.status.code else None for result in results]
 
 
 async def publish_probe(stub: "ProducerServiceAsyncStub") -> None:
@@ -83,7 +84,7 @@ async def publish_probe(stub: "ProducerServiceAsyncStub") -> None:
 
 @asynccontextmanager
 async def amqp_channel(broker: Broker) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
-    """A channel of the tests' own, with confirms."""
+    """A channel on its own connection, with publisher confirms."""
     async with await aio_pika.connect(broker.url) as connection:
         yield await connection.channel()
 
@@ -91,7 +92,7 @@ async def amqp_channel(broker: Broker) -> AsyncIterator[aio_pika.abc.AbstractCha
 async def put(
     broker: Broker, *bodies: bytes | Json, routing_key: str = names.ORDER_CREATED, **headers: Any
 ) -> list[str]:
-    """Publish bodies to the order events behind the producer's back; returns their message ids."""
+    """Publish bodies to the exchange without the producer; returns their message ids."""
     async with amqp_channel(broker) as channel:
         exchange = await channel.get_exchange(names.EXCHANGE)
         ids = []
@@ -106,16 +107,34 @@ async def put(
 
 
 async def ready(broker: Broker, queue: str = names.INVENTORY_QUEUE) -> int:
-    """How many messages of a queue wait for a consumer, as of now."""
+    """How many messages of a queue are ready for a consumer, as of now."""
     async with amqp_channel(broker) as channel:
         declared = await channel.declare_queue(queue, passive=True)
         return declared.declaration_result.message_count or 0
 
 
-async def purge(broker: Broker, queue: str) -> None:
-    """Empty a queue."""
+async def purge(broker: Broker, *queues: str) -> None:
+    """Empty queues."""
     async with amqp_channel(broker) as channel:
-        await (await channel.get_queue(queue)).purge()
+        for queue in queues:
+            await (await channel.get_queue(queue)).purge()
+
+
+async def take_messages(broker: Broker, queue: str = names.INVENTORY_QUEUE) -> list[Json]:
+    """Take every message out of a queue; their bodies."""
+    bodies = []
+    async with amqp_channel(broker) as channel:
+        found = await channel.get_queue(queue)
+        while (message := await found.get(no_ack=True, fail=False)) is not None:
+            bodies.append(json.loads(message.body))
+    return bodies
+
+
+async def consumer_count(broker: Broker, queue: str = names.INVENTORY_QUEUE) -> int:
+    """How many consumers a queue has, as of now."""
+    async with amqp_channel(broker) as channel:
+        declared = await channel.declare_queue(queue, passive=True)
+        return declared.declaration_result.consumer_count or 0
 
 
 async def queued_messages(broker: Broker, queue: str) -> dict[str, Json]:
@@ -129,40 +148,40 @@ async def peek(broker: Broker, queue: str) -> list[Json]:
 
 
 async def dead_letter(broker: Broker, message_id: str) -> Json:
-    """The dead letter that was this message, once it is there."""
+    """The dead letter with this message id, once it is in its queue."""
 
-    async def look() -> Json | None:
+    async def find() -> Json | None:
         return (await queued_messages(broker, names.DEAD_LETTER_QUEUE)).get(message_id)
 
-    found = await eventually(look)
+    found = await eventually(find)
     assert found is not None
     return found
 
 
 @asynccontextmanager
 async def management(broker: Broker) -> AsyncIterator["Management"]:
-    """The management API, for this virtual host."""
+    """The management API for a virtual host."""
     async with broker.management() as api:
         yield Management(api, quote(broker.name, safe=""))
 
 
 @dataclass(frozen=True)
 class Management:
-    """What a person does on the management page."""
+    """What an operator does on the management page."""
 
     api: httpx.AsyncClient
     vhost: str
 
     async def get(self, kind: str, name: str = "") -> Any:
-        """A list, or one of it; None if there is no such one."""
-        answer = await self.api.get(self._path(kind, name))
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        """A list, or one element of it; None if that does not exist."""
+        response = await self.api.get(self._path(kind, name))
+        if response.status_code == httpx.codes.NOT_FOUND:
             return None
-        return answer.raise_for_status().json()
+        return response.raise_for_status().json()
 
-    async def put(self, kind: str, name: str, **what: Any) -> None:
+    async def put(self, kind: str, name: str, **properties: Any) -> None:
         """Create or replace."""
-        (await self.api.put(self._path(kind, name), json=what)).raise_for_status()
+        (await self.api.put(self._path(kind, name), json=properties)).raise_for_status()
 
     async def delete(self, kind: str, name: str) -> None:
         """Delete."""
@@ -186,7 +205,7 @@ class Management:
         ]
 
     async def kill(self, service: str) -> None:
-        """Close a service's connections, as an operator may."""
+        """Close a service's connections."""
         found = await eventually(lambda: self.connections(service), within=15)
         for name in found:
             (await self.api.delete(f"/api/connections/{quote(name, safe='')}")).raise_for_status()
@@ -197,7 +216,7 @@ class Management:
 
 @dataclass(frozen=True)
 class Environment:
-    """Users, inventory, producer and orders, running; consumers come and go with each test."""
+    """Running users, inventory, producer and orders; each test starts its own consumers."""
 
     broker: Broker
     user_id: int
@@ -208,13 +227,13 @@ class Environment:
     orders: "Service[OrderServiceAsyncStub]"
 
     async def product(self, stock: int = 1000) -> int:
-        """A new product's id."""
-        wanted = stock_pb.Product(name="thing", price_cents=250, stock=stock)
-        request = stock_pb.CreateProductRequest(product=wanted)
+        """The id of a new product."""
+        product = stock_pb.Product(name="thing", price_cents=250, stock=stock)
+        request = stock_pb.CreateProductRequest(product=product)
         return (await ask(self.inventory.stub.CreateProduct, request)).id
 
     async def place(self, items: Mapping[int, int], times: int = 1) -> list[str]:
-        """Place the same order some times; the ids."""
+        """Place the same order `times` times; the ids."""
         request = order_pb.CreateOrderRequest(
             user_id=self.user_id,
             items=[
@@ -222,26 +241,26 @@ class Environment:
                 for key, value in items.items()
             ],
         )
-        answer = await ask(
+        response = await ask(
             self.orders.stub.BatchCreateOrders,
             order_pb.BatchCreateOrdersRequest(requests=[request] * times),
         )
-        assert not [each.error for each in answer.results if each.HasField("error")]
-        return [each.order.id for each in answer.results]
+        assert not [each.error for each in response.results if each.HasField("error")]
+        return [each.order.id for each in response.results]
 
     async def cancel(self, order_id: str) -> None:
         """Cancel an order."""
         await ask(self.orders.stub.CancelOrder, order_pb.CancelOrderRequest(order_id=order_id))
 
     async def order(self, order_id: str, wait: float = 0.0) -> order_pb.Order:
-        """An order, once it has left PENDING or `wait` seconds are over."""
+        """An order, once it is no longer PENDING, or after `wait` seconds."""
         duration = Duration()
         duration.FromNanoseconds(int(wait * 1e9))
         request = order_pb.GetOrderRequest(order_id=order_id, wait=duration)
         return await ask(self.orders.stub.GetOrder, request)
 
     async def statuses(self, order_ids: Sequence[str], wait: float = SETTLE_SECONDS) -> set[str]:
-        """The statuses of orders once all have left PENDING, or as they are after `wait` s."""
+        """The statuses of orders once none is PENDING, or as they are after `wait` seconds."""
         found = [await self.order(order_id, wait) for order_id in order_ids]
         return {
             order_pb.OrderStatus.Name(each.status).removeprefix("ORDER_STATUS_") for each in found
@@ -255,14 +274,14 @@ class Environment:
     async def movements(self, product_id: int) -> list[int]:
         """The signed movements of a product in the ledger, oldest first."""
         request = stock_pb.ListStockMovementsRequest(product_id=product_id, page_size=100)
-        answer = await ask(self.inventory.stub.ListStockMovements, request)
-        return [each.delta for each in reversed(answer.movements)]
+        response = await ask(self.inventory.stub.ListStockMovements, request)
+        return [each.delta for each in reversed(response.movements)]
 
     @asynccontextmanager
     async def consuming(
         self, *, inventory: str = "", orders: str = "", broker_url: str = "", **settings: Any
     ) -> AsyncIterator[str]:
-        """A consumer; its neighbours, or the broker, may be reached by another way."""
+        """A consumer inside the block; other addresses than the usual ones lead through a proxy."""
         async with consumer_running(
             broker_url or self.broker.url,
             inventory_address=inventory or self.inventory.address,
@@ -271,8 +290,18 @@ class Environment:
         ) as address:
             yield address
 
+    async def released(self, order_id: str) -> None:
+        """Return once a cancelled order holds no stock: nothing is outstanding for it."""
+        query = text("SELECT next_republish_at IS NULL FROM orders WHERE id = :id")
+
+        async def settled() -> bool:
+            async with self.orders.engine.connect() as connection:
+                return bool(await connection.scalar(query, {"id": uuid.UUID(order_id)}))
+
+        await eventually(settled)
+
     async def published(self) -> None:
-        """Return once every event written so far is in its queues."""
+        """Return once every event in the outbox is in its queues."""
         query = text("SELECT count(*) FROM outbox WHERE sent_at IS NULL")
 
         async def unsent() -> int:
@@ -282,5 +311,5 @@ class Environment:
         await eventually(unsent, lambda count: count == 0)
 
     async def queued(self, count: int) -> None:
-        """Return once this many messages wait in inventory's queue."""
+        """Return once exactly this many messages are ready in inventory's queue."""
         await eventually(lambda: ready(self.broker), lambda found: found == count)

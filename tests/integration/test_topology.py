@@ -1,4 +1,4 @@
-"""The exchanges, queues and bindings that the producer declares, in a real broker."""
+"""Exchanges, queues and bindings in a real broker, as the producer declares them."""
 
 from collections.abc import AsyncIterator
 
@@ -48,7 +48,7 @@ BINDINGS = {
 
 @pytest_asyncio.fixture(scope="module")
 async def page(broker: Broker) -> AsyncIterator[Management]:
-    """The management page while a producer runs that repairs five times a second."""
+    """The management page while a producer runs that declares five times a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publisher, "REDECLARE_SECONDS", 0.2)
         async with producer_running(broker.url), management(broker) as found:
@@ -88,7 +88,7 @@ async def test_a_queue_is_durable_and_has_its_arguments(
     assert arguments.items() <= found["arguments"].items()
 
 
-async def test_the_queues_are_bound_to_the_events_that_concern_them(page: Management) -> None:
+async def test_the_queues_are_bound_to_the_types_of_their_events(page: Management) -> None:
     assert await page.bindings() == BINDINGS
 
 
@@ -108,18 +108,21 @@ async def test_a_queue_that_exists_with_other_arguments_is_an_error_that_names_i
         await channel.declare_queue(INVENTORY_QUEUE, durable=True)
         with structlog.testing.capture_logs() as logged, pytest.raises(ChannelPreconditionFailed):
             await declare_topology(channel, TOPOLOGY)
-    (told,) = logged
-    assert (told["log_level"], told["queue"]) == ("error", INVENTORY_QUEUE)
+    (entry,) = logged
+    assert (entry["log_level"], entry["queue"]) == ("error", INVENTORY_QUEUE)
+    assert entry["event"] == "queue exists with other arguments"
 
 
-async def test_a_binding_deleted_by_hand_comes_back(broker: Broker, page: Management) -> None:
+async def test_a_binding_deleted_by_hand_is_declared_again(
+    broker: Broker, page: Management
+) -> None:
     async with amqp_channel(broker) as channel:
         await (await channel.get_queue(INVENTORY_QUEUE)).unbind(EXCHANGE, ORDER_CREATED)
     await eventually(page.bindings, lambda bindings: bindings == BINDINGS)
 
 
 @pytest.mark.parametrize("name", [INVENTORY_QUEUE, DEAD_LETTER_QUEUE, AUDIT_QUEUE])
-async def test_a_queue_deleted_by_hand_comes_back_with_its_bindings(
+async def test_a_queue_deleted_by_hand_is_declared_again_with_its_bindings(
     page: Management, name: str
 ) -> None:
     arguments = (await page.get("queues", name))["arguments"]
@@ -128,7 +131,9 @@ async def test_a_queue_deleted_by_hand_comes_back_with_its_bindings(
     assert (await page.get("queues", name))["arguments"] == arguments
 
 
-async def test_an_exchange_deleted_by_hand_comes_back_with_its_bindings(page: Management) -> None:
+async def test_an_exchange_deleted_by_hand_is_declared_again_with_its_bindings(
+    page: Management,
+) -> None:
     await page.delete("exchanges", EXCHANGE)
     await eventually(page.bindings, lambda bindings: bindings == BINDINGS)
 
@@ -136,7 +141,7 @@ async def test_an_exchange_deleted_by_hand_comes_back_with_its_bindings(page: Ma
 async def test_a_message_over_the_delivery_limit_becomes_a_dead_letter(
     broker: Broker, page: Management
 ) -> None:
-    """At-least-once dead-lettering works as declared; a lower limit keeps the test short."""
+    """A lower limit than the declared one keeps the test short."""
     await page.put(
         "policies",
         "impatient",
@@ -149,20 +154,20 @@ async def test_a_message_over_the_delivery_limit_becomes_a_dead_letter(
         await queue.purge()
         await put(broker, b"{}")
 
-        async def give_back() -> int:
+        async def requeue() -> int:
             message = await queue.get(fail=False)
             if isinstance(message, aio_pika.abc.AbstractIncomingMessage):
                 await message.reject(requeue=True)
             return await ready(broker, DEAD_LETTER_QUEUE)
 
-        await eventually(give_back)
+        await eventually(requeue)
     await page.delete("policies", "impatient")
 
 
-async def test_a_queue_of_other_arguments_holds_publishing_up_until_it_is_removed(
+async def test_while_a_queue_has_other_arguments_nothing_is_published(
     infrastructure: Infrastructure,
 ) -> None:
-    """Such as one that an older release declared: nothing is published into an unknown shape."""
+    """An older release may have declared it; an operator must delete it."""
     async with infrastructure.virtual_host() as fresh, management(fresh) as found:
         await found.put("queues", AUDIT_QUEUE, durable=True, arguments={})
         async with producer_running(fresh.url) as (_, stub):

@@ -1,4 +1,4 @@
-"""Dead letters: shown, rehearsed, given back, never lost."""
+"""`dead-letters list` and `redrive`: dead letters are shown, tried, given back, never lost."""
 
 import asyncio
 import json
@@ -7,20 +7,19 @@ from collections.abc import Awaitable, Callable
 
 import aio_pika
 import pytest
-import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from inventory_service.tables import metadata as inventory_tables
-from order_service.models import metadata as order_tables
+from order_service.tables import metadata as order_tables
 from proto import inventory_pb2 as stock_pb
+from proto.dead_letters import REASON_HEADER
 from proto.events import (
     AUDIT_QUEUE,
     DEAD_LETTER_EXCHANGE,
     DEAD_LETTER_QUEUE,
     INVENTORY_QUEUE,
     ORDER_CREATED,
-    REASON_HEADER,
 )
 from service_kit import context
 from tests.integration.environment import (
@@ -29,7 +28,6 @@ from tests.integration.environment import (
     dead_letter,
     envelope,
     peek,
-    purge,
     put,
     queued_messages,
     ready,
@@ -43,22 +41,17 @@ from tests.support.waiting import eventually, free_port
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-@pytest_asyncio.fixture(autouse=True)
-async def empty_queues(environment: Environment) -> None:
-    for queue in (INVENTORY_QUEUE, DEAD_LETTER_QUEUE, AUDIT_QUEUE):
-        await purge(environment.broker, queue)
-
-
 async def dead_letters(
     environment: Environment, *arguments: str, **variables: str
 ) -> CommandResult:
+    """Run `python -m consumer_service dead-letters` with these arguments."""
     settings = {
         "RABBITMQ_URL": environment.broker.url,
         "INVENTORY_SERVICE_ADDR": environment.inventory.address,
         "ORDER_SERVICE_ADDR": environment.orders.address,
     }
     return await run_command(
-        "consumer_service", "dead-letters", *arguments, **(settings | environment)
+        "consumer_service", "dead-letters", *arguments, **(settings | variables)
     )
 
 
@@ -68,33 +61,33 @@ async def execute(engine: AsyncEngine, statement: str, **parameters: object) -> 
 
 
 async def move_product(environment: Environment, before: int, after: int) -> None:
-    """Give a product another id behind inventory's back: its orders find it no more."""
+    """Give a product another id in the database: then its orders' product does not exist."""
     for table, column in (("products", "id"), ("stock_movements", "product_id")):
         statement = f"UPDATE {table} SET {column} = :after WHERE {column} = :before"
         await execute(environment.inventory.engine, statement, before=before, after=after)
 
 
 async def dead_order(environment: Environment, product: int, quantity: int = 2) -> tuple[str, str]:
-    """An order whose event is a dead letter because its product was gone, and the event's id."""
+    """An order whose event is a dead letter (its product did not exist), and the event's id."""
     with context.bound(context.CallContext("request-1", TRACEPARENT)):
         (order_id,) = await environment.place({product: quantity})
     await environment.published()
-    gone = product + 2**40
-    await move_product(environment, product, gone)
+    moved = product + 2**40
+    await move_product(environment, product, moved)
 
-    async def its_letter() -> str | None:
-        found = await queued_messages(environment.broker, DEAD_LETTER_QUEUE)
-        return next((key for key, each in found.items() if order_id in each["payload"]), None)
+    async def find() -> str | None:
+        letters = await queued_messages(environment.broker, DEAD_LETTER_QUEUE)
+        return next((key for key, each in letters.items() if order_id in each["payload"]), None)
 
     async with environment.consuming():
-        event_id = await eventually(its_letter)
-    await move_product(environment, gone, product)
+        event_id = await eventually(find)
+    await move_product(environment, moved, product)
     assert event_id is not None
     return order_id, event_id
 
 
 async def unreadable_letter(environment: Environment) -> str:
-    """The id of a message that is no event, and dead."""
+    """The id of a dead letter that is not an event."""
     (message_id,) = await put(environment.broker, b"no event at all")
     async with environment.consuming():
         await dead_letter(environment.broker, message_id)
@@ -105,7 +98,7 @@ def dead_count(environment: Environment) -> Callable[[], Awaitable[int]]:
     return lambda: ready(environment.broker, DEAD_LETTER_QUEUE)
 
 
-async def test_the_list_tells_each_with_its_reason_and_leaves_it_where_it_is(
+async def test_the_list_shows_each_with_its_reason_and_leaves_it_in_the_queue(
     environment: Environment,
 ) -> None:
     order_id, event_id = await dead_order(environment, await environment.product())
@@ -125,10 +118,10 @@ async def test_the_list_tells_each_with_its_reason_and_leaves_it_where_it_is(
     assert "1 shown" in done.stdout
     assert event_id in (await dead_letters(environment, "list", "--order", order_id)).stdout
     done = await dead_letters(environment, "list", "--limit", "1")
-    assert "1 shown, 1 more were not looked at" in done.stdout
+    assert "1 shown, 1 more were not read" in done.stdout
 
 
-async def test_one_is_redriven_as_it_was_under_its_own_id_and_the_others_stay(
+async def test_one_is_redriven_unchanged_under_its_own_id_and_the_others_stay(
     environment: Environment,
 ) -> None:
     product = await environment.product(10)
@@ -158,7 +151,7 @@ async def test_one_is_redriven_as_it_was_under_its_own_id_and_the_others_stay(
     assert again["headers"] == {"traceparent": TRACEPARENT, "x-request-id": "request-1"}
 
 
-async def test_all_are_redriven_and_a_dead_one_that_is_still_bad_comes_back(
+async def test_all_are_redriven_and_one_that_still_cannot_be_handled_returns(
     environment: Environment,
 ) -> None:
     product = await environment.product(100)
@@ -173,7 +166,7 @@ async def test_all_are_redriven_and_a_dead_one_that_is_still_bad_comes_back(
     assert await eventually(dead_count(environment), lambda count: count == 1)
 
 
-async def test_some_are_chosen_by_order_or_reason(environment: Environment) -> None:
+async def test_some_are_selected_by_order_or_reason(environment: Environment) -> None:
     product = await environment.product(100)
     first, _ = await dead_order(environment, product)
     second, _ = await dead_order(environment, product)
@@ -187,8 +180,8 @@ async def test_some_are_chosen_by_order_or_reason(environment: Environment) -> N
     assert set(await queued_messages(environment.broker, DEAD_LETTER_QUEUE)) == {unreadable}
 
 
-async def test_a_redrive_after_a_redrive_changes_nothing_more(environment: Environment) -> None:
-    """As after a crash between publish and ack, which leaves the letter in its queue."""
+async def test_redriving_an_event_twice_changes_nothing_more(environment: Environment) -> None:
+    """So a crash between publish and ack, which leaves the letter in its queue, does no harm."""
     product = await environment.product(10)
     order_id, event_id = await dead_order(environment, product)
     letter = (await queued_messages(environment.broker, DEAD_LETTER_QUEUE))[event_id]
@@ -200,48 +193,42 @@ async def test_a_redrive_after_a_redrive_changes_nothing_more(environment: Envir
         copy = aio_pika.Message(letter["payload"].encode(), message_id=event_id)
         await exchange.publish(copy, ORDER_CREATED)
     done = await dead_letters(environment, "redrive", "--dry-run", event_id)
-    assert "moves no stock, DEDUCTED before; the order is then CONFIRMED" in done.stdout
+    assert "no stock moves: DEDUCTED before; the order is then CONFIRMED" in done.stdout
     await dead_letters(environment, "redrive", event_id)
     async with environment.consuming():
         await unreadable_letter(environment)
     assert await environment.movements(product) == [10, -2]
 
 
-async def test_a_dry_run_tells_what_each_would_do_and_changes_nothing(
+async def test_a_dry_run_shows_what_each_would_do_and_changes_nothing(
     environment: Environment,
 ) -> None:
     product = await environment.product(5)
     first, _ = await dead_order(environment, product, 3)
     second, _ = await dead_order(environment, product, 3)
-    lost = await environment.product()
-    gone, _ = await dead_order(environment, lost)
+    missing = await environment.product()
+    unknown, _ = await dead_order(environment, missing)
     cancelled, _ = await dead_order(environment, product, 1)
     await environment.cancel(cancelled)
-    settled = text("SELECT next_offer_at IS NULL FROM orders WHERE id = :id")
-
-    async def released() -> bool:
-        async with environment.orders.engine.connect() as connection:
-            return bool(await connection.scalar(settled, {"id": uuid.UUID(cancelled)}))
-
     async with environment.consuming():
-        await eventually(released)
+        await environment.released(cancelled)
     unreadable = await unreadable_letter(environment)
-    (strange,) = await put(environment.broker, envelope(ORDER_CREATED, uuid.uuid4(), {product: 1}))
+    (nobodys,) = await put(environment.broker, envelope(ORDER_CREATED, uuid.uuid4(), {product: 1}))
     async with environment.consuming():
-        await dead_letter(environment.broker, strange)
-    await move_product(environment, lost, lost + 2**40)
+        await dead_letter(environment.broker, nobodys)
+    await move_product(environment, missing, missing + 2**40)
     before = await contents(environment.inventory.engine, inventory_tables)
     orders_before = await contents(environment.orders.engine, order_tables)
     done = await dead_letters(environment, "redrive", "--all", "--dry-run")
     assert done.code == 0, done
-    takes = f"takes 3 of product {product}; the order is then CONFIRMED"
-    assert done.line(first).endswith(takes)
-    short = f"moves no stock, product {product} has 2 of 3; the order is then REJECTED"
+    deducts = f"deducts 3 of product {product}; the order is then CONFIRMED"
+    assert done.line(first).endswith(deducts)
+    short = f"no stock moves: product {product} has 2 of 3; the order is then REJECTED"
     assert done.line(second).endswith(short)
-    assert "dead again: unknown_product" in done.line(gone)
-    assert done.line(cancelled).endswith("moves no stock, CANCELLED before")
+    assert "dead again: unknown_product" in done.line(unknown)
+    assert done.line(cancelled).endswith("no stock moves: CANCELLED before")
     assert "dead again: unreadable" in done.line(unreadable)
-    assert done.line(strange).endswith("moves no stock, RESTORED before")
+    assert done.line(nobodys).endswith("no stock moves: RESTORED before")
     assert "nothing was changed" in done.stdout
     assert await contents(environment.inventory.engine, inventory_tables) == before
     assert await contents(environment.orders.engine, order_tables) == orders_before
@@ -249,7 +236,7 @@ async def test_a_dry_run_tells_what_each_would_do_and_changes_nothing(
     assert await ready(environment.broker) == 0
 
 
-async def test_what_no_queue_takes_stays_and_is_told(environment: Environment) -> None:
+async def test_an_event_that_no_queue_takes_stays_and_is_reported(environment: Environment) -> None:
     async with amqp_channel(environment.broker) as channel:
         exchange = await channel.get_exchange(DEAD_LETTER_EXCHANGE)
         for number in range(2):
@@ -263,7 +250,7 @@ async def test_what_no_queue_takes_stays_and_is_told(environment: Environment) -
     assert await eventually(dead_count(environment), lambda count: count == 2)
 
 
-async def test_a_letter_that_the_broker_itself_laid_there_has_the_brokers_reason(
+async def test_a_message_that_the_broker_dead_lettered_has_the_brokers_reason(
     environment: Environment,
 ) -> None:
     (message_id,) = await put(environment.broker, envelope(ORDER_CREATED, uuid.uuid4(), {1: 1}))
@@ -279,69 +266,78 @@ async def test_a_letter_that_the_broker_itself_laid_there_has_the_brokers_reason
     assert letter["properties"]["headers"].keys() <= {"x-delivery-count"}
 
 
-async def test_a_letter_that_is_not_there_is_told(environment: Environment) -> None:
+async def test_an_event_that_is_not_in_the_queue_is_reported(environment: Environment) -> None:
     done = await dead_letters(environment, "redrive", "no-such-event")
     assert done.code == 1
     assert "not in the queue: no-such-event" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "error"),
     [
         (["redrive"], "name events, or give --order, --reason or --all"),
         (["list", "--limit", "0"], "Invalid value for '--limit'"),
     ],
 )
-async def test_a_wrong_command_line_is_refused(
-    environment: Environment, arguments: list[str], complaint: str
+async def test_an_invalid_command_line_is_refused(
+    environment: Environment, arguments: list[str], error: str
 ) -> None:
     done = await dead_letters(environment, *arguments)
     assert done.code == 2
-    assert complaint in done.stderr
+    assert error in done.stderr
 
 
-async def test_a_broker_that_is_away_is_a_line_and_exit_code_2(environment: Environment) -> None:
+async def test_an_unavailable_broker_is_one_line_and_exit_code_2(environment: Environment) -> None:
     url = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
     done = await dead_letters(environment, "list", RABBITMQ_URL=url)
     assert done.code == 2
     assert done.stderr.startswith("error: the broker failed: ")
 
 
-async def test_what_was_redriven_before_the_broker_failed_is_told(environment: Environment) -> None:
+async def test_what_was_redriven_before_the_broker_failed_is_reported(
+    environment: Environment,
+) -> None:
     async with amqp_channel(environment.broker) as channel:
         exchange = await channel.get_exchange(DEAD_LETTER_EXCHANGE)
         messages = [aio_pika.Message(b"{}", message_id=f"event-{n}") for n in range(1_000)]
         await asyncio.gather(*(exchange.publish(each, ORDER_CREATED) for each in messages))
     async with proxied(environment.broker.url) as (proxy, url):
-        working = asyncio.create_task(
+        redriving = asyncio.create_task(
             dead_letters(environment, "redrive", "--all", RABBITMQ_URL=url)
         )
         await eventually(lambda: ready(environment.broker), every=0.01)
         await proxy.cut()
-        done = await working
+        done = await redriving
     assert done.code == 2
     assert done.stderr.startswith("error: the broker failed: ")
     shown = [line for line in done.stdout.splitlines() if line.rstrip().endswith("  redriven")]
     assert f"{len(shown)} redriven, 0 refused" in done.stdout
-    # The one under way when the broker failed may be there as well.
+    # The one in flight when the broker failed may be in the queue as well.
     assert 0 < len(shown) < len(messages)
     assert await ready(environment.broker) - len(shown) in (0, 1)
 
 
-async def test_a_rehearsal_without_inventory_is_a_line_and_exit_code_2(
+async def test_a_dry_run_without_inventory_is_one_line_and_exit_code_2(
     environment: Environment,
 ) -> None:
     async with amqp_channel(environment.broker) as channel:
         exchange = await channel.get_exchange(DEAD_LETTER_EXCHANGE)
         body = json.dumps(envelope(ORDER_CREATED, uuid.uuid4(), {1: 1})).encode()
         await exchange.publish(aio_pika.Message(body, message_id="event"), ORDER_CREATED)
-    away = {"INVENTORY_SERVICE_ADDR": f"127.0.0.1:{free_port()}"}
-    done = await dead_letters(environment, "redrive", "--all", "--dry-run", **away)
+    unavailable = {"INVENTORY_SERVICE_ADDR": f"127.0.0.1:{free_port()}"}
+    done = await dead_letters(environment, "redrive", "--all", "--dry-run", **unavailable)
     assert done.code == 2
     assert done.stderr.startswith("error: ")
     assert await eventually(dead_count(environment), lambda count: count == 1)
 
 
-async def test_inventory_answers_what_a_rehearsal_needs(environment: Environment) -> None:
+async def test_inventory_has_no_reservations_for_no_orders(environment: Environment) -> None:
     request = stock_pb.BatchGetReservationsRequest(order_ids=[])
     assert not (await ask(environment.inventory.stub.BatchGetReservations, request)).reservations
+
+
+async def test_help_explains_what_redriving_does(environment: Environment) -> None:
+    done = await dead_letters(environment, "redrive", "--help")
+    assert done.code == 0
+    for part in ("--all", "--order", "--reason", "--dry-run", "no event is applied twice"):
+        assert part in " ".join(done.stdout.split())

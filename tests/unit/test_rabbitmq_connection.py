@@ -1,4 +1,4 @@
-"""Connecting to the broker."""
+"""Connections to the broker."""
 
 import asyncio
 import gc
@@ -14,18 +14,18 @@ from tests.support.ports import free_port
 
 
 @pytest.fixture
-def garbage_waits() -> Iterator[None]:
-    """Garbage is collected only when the test does so."""
+def no_garbage_collection() -> Iterator[None]:
+    """Garbage is collected only by the test itself."""
     gc.disable()
     yield
     gc.enable()
 
 
-@pytest.mark.usefixtures("garbage_waits")
-async def test_a_failed_connection_leaves_nothing_to_the_thread_that_collects_garbage(
+@pytest.mark.usefixtures("no_garbage_collection")
+async def test_a_failed_connection_leaves_nothing_open_for_the_garbage_collector(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # A record of the failure would hold the connection as long as the test runs.
+    # A log record of the failure would keep the connection alive while the test runs.
     caplog.set_level(logging.CRITICAL, logger="aiormq")
     with pytest.raises(Unavailable):
         async with open_connection(f"amqp://guest:guest@127.0.0.1:{free_port()}/", "test"):
