@@ -201,7 +201,7 @@ class System:
         assert status == 0
 
     async def contents(self) -> dict[str, dict[str, tuple[int, str]]]:
-        """The checksums of all tables, by database."""
+        """The checksums of the tables, by database."""
         return {
             "users": await self.users.contents(),
             "inventory": await self.inventory.contents(),
@@ -214,7 +214,8 @@ class System:
         await self.wait_until_settled()
         before = await self.contents()
         yield
-        assert await self.contents() == before
+        after = await self.contents()
+        assert after == before, [name for name in before if after[name] != before[name]]
 
     async def wait_until_settled(self, within: float = 30.0) -> None:
         """Return once every order is settled and every event is published and handled."""
