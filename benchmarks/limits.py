@@ -13,6 +13,8 @@ from pathlib import Path
 
 import aio_pika
 import uvloop
+from order_service.events import order_event
+from order_service.models import Caller, Draft, Item, Order, Status
 from sqlalchemy import make_url
 from uuid_utils.compat import uuid7
 
@@ -22,8 +24,6 @@ from benchmarks.stub import SERVICE_NAME
 from launcher.ports import free_port
 from launcher.supervisor.health import http_ready
 from order_service import storage
-from order_service.events import order_event
-from order_service.models import Caller, Draft, Item, Order, Status
 from proto import order_pb2
 from proto.order_pb2_grpc import OrderServiceStub
 from service_kit.grpc.client import call, open_channel

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from order_service.models import Status
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -16,7 +17,6 @@ from benchmarks.shop import Shop
 from inventory_service import operations as inventory
 from inventory_service import repository as ledger
 from order_service import outbox, storage
-from order_service.models import Status
 from service_kit.postgres.engine import autocommit, dry_run, open_engine
 
 LARGE_BYTES = 16 * 2**20
