@@ -1,33 +1,34 @@
-"""The open-loop load generator, a process of its own: `python -m benchmarks.generator …`.
+"""The open-loop load generator, a process of its own: `python -m benchmarks.load.generator …`.
 
-Requests start by a schedule of random (Poisson) arrivals that does not care how the server does,
-and latency counts from the scheduled start. A generator that waits for answers before it goes on
-would leave out just those moments in which the server is slow ("coordinated omission"). No
-maintained tool that works this way can be had from a distribution or as a wheel, hence this one.
+Requests start by a schedule of random (Poisson) arrivals, however the server does, and latency
+counts from the scheduled start. A generator that waits for responses before it continues would
+leave out the moments in which the server is slow ("coordinated omission"). No maintained tool
+that works this way is available from a distribution or as a wheel.
 
-It can also be driven by its clients (closed loop), for machines that lack wrk.
+It can also drive a closed loop, for machines without wrk.
 """
 
 import asyncio
-import json
 import math
 import random
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated, cast
 
+import msgspec
 import typer
 import uvloop
 
-from benchmarks import workload
+from benchmarks.load import requests
+from benchmarks.load.loops import LoadResult
 
-MOST_CONNECTIONS = 1024
-LAST_ANSWERS_SECONDS = 15.0
-"""What is not answered this long after the last request was sent counts as broken."""
+MAX_CONNECTIONS = 1024
+LAST_RESPONSES_SECONDS = 15.0
+"""A request without a response this long after the last one was sent has failed."""
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
@@ -62,26 +63,27 @@ class _Connection(asyncio.Protocol):
         if len(self._buffer) < head_end + len(_HEAD_END) + length:
             return
         self._buffer, self.busy = b"", False
-        self._load.answered(self, int(head[9:12]), self._due)
+        self._load.received(self, int(head[9:12]), self._due)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._load.lost(self)
 
 
 class _Load:
-    """Sends requests and keeps what became of them; `freed` decides what a connection does next."""
+    """Sends requests and counts results; `freed` decides what a connection does next."""
 
-    def __init__(self, host: str, port: int, requests: Sequence[bytes]) -> None:
+    def __init__(self, host: str, port: int, prepared: Sequence[bytes]) -> None:
         self._address = host, port
-        self._requests = cycle(requests)
+        self._requests = cycle(prepared)
         self._loop = asyncio.get_running_loop()
         self._opening = set[asyncio.Task[None]]()
         self.idle: list[_Connection] = []
         self.connections = 0
         self.sent = 0
-        self.began = self.last_answer = time.perf_counter()
+        self.error_responses = 0
+        self.failed = 0
         self.latencies: list[float] = []
-        self.outcomes: Counter[int | str] = Counter()
+        self.started = self.last_response = time.perf_counter()
         self.freed: Callable[[_Connection], None] = self.idle.append
 
     async def connect(self) -> None:
@@ -93,7 +95,7 @@ class _Load:
         except OSError:
             self.connections -= 1
             self.sent += 1
-            self.outcomes["not connected"] += 1
+            self.failed += 1
         else:
             self.freed(connection)
 
@@ -106,28 +108,29 @@ class _Load:
         self.sent += 1
         connection.send(next(self._requests), due)
 
-    def answered(self, connection: _Connection, status: int, due: float) -> None:
-        self.last_answer = time.perf_counter()
-        self.latencies.append(self.last_answer - due)
-        self.outcomes[status] += 1
+    def received(self, connection: _Connection, status: int, due: float) -> None:
+        self.last_response = time.perf_counter()
+        self.latencies.append(self.last_response - due)
+        self.error_responses += status >= 400
         self.freed(connection)
 
     def lost(self, connection: _Connection) -> None:
         self.connections -= 1
         if connection.busy:
-            self.outcomes["connection lost"] += 1
+            self.failed += 1
         elif connection in self.idle:
             self.idle.remove(connection)
 
-    async def all_answered(self) -> None:
-        await _until(lambda: sum(self.outcomes.values()) >= self.sent)
-        self.outcomes["unanswered"] += max(0, self.sent - sum(self.outcomes.values()))
+    async def finish(self) -> None:
+        """Wait for the last responses; what has none has failed."""
+        await _until(lambda: len(self.latencies) + self.failed >= self.sent)
+        self.failed = max(self.failed, self.sent - len(self.latencies))
 
 
 async def _until(done: Callable[[], bool]) -> None:
-    """Return when it is done, or after LAST_ANSWERS_SECONDS."""
-    deadline = time.perf_counter() + LAST_ANSWERS_SECONDS
-    while not done() and time.perf_counter() < deadline:  # noqa: ASYNC110 - an event an answer costs more
+    """Return when it is done, or after LAST_RESPONSES_SECONDS."""
+    deadline = time.perf_counter() + LAST_RESPONSES_SECONDS
+    while not done() and time.perf_counter() < deadline:  # noqa: ASYNC110 - an event per response costs more
         await asyncio.sleep(0.005)
 
 
@@ -143,7 +146,7 @@ async def _open_loop(load: _Load, rate: float, seconds: float) -> None:
 
     load.freed = freed
     await asyncio.gather(*(load.connect() for _ in range(16)))
-    due = load.began = time.perf_counter()  # uvloop counts in milliseconds
+    due = load.started = time.perf_counter()  # uvloop counts in milliseconds
     end = due + seconds
     while due < end:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
@@ -151,17 +154,17 @@ async def _open_loop(load: _Load, rate: float, seconds: float) -> None:
             load.send(load.idle.pop(), due)
         else:
             waiting.append(due)
-            if load.connections < MOST_CONNECTIONS:
+            if load.connections < MAX_CONNECTIONS:
                 load.connect_soon()
         due += gaps.expovariate(rate)
     await _until(lambda: not waiting)
-    load.outcomes["never sent"] += len(waiting)
+    load.failed += len(waiting)
     load.sent += len(waiting)
 
 
 async def _closed_loop(load: _Load, clients: int, seconds: float) -> None:
-    load.began = time.perf_counter()
-    end = load.began + seconds
+    load.started = time.perf_counter()
+    end = load.started + seconds
 
     def freed(connection: _Connection) -> None:
         now = time.perf_counter()
@@ -173,54 +176,47 @@ async def _closed_loop(load: _Load, clients: int, seconds: float) -> None:
     await asyncio.sleep(end - time.perf_counter())
 
 
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The value that `percent` of the `ordered` ones do not exceed; 0 if there are none."""
+def _percentile(ordered: Sequence[float], percent: float) -> float:
+    """The smallest value that `percent` of the `ordered` ones do not exceed; 0 if none exist."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else 0.0
 
 
-def _summary(load: _Load, cpu_seconds: float) -> dict[str, object]:
+def _result(load: _Load, cpu_seconds: float) -> LoadResult:
     ordered = [1000 * latency for latency in sorted(load.latencies)]
-    answered = sum(count for outcome, count in load.outcomes.items() if isinstance(outcome, int))
-    good = sum(
-        n for outcome, n in load.outcomes.items() if isinstance(outcome, int) and outcome < 400
+    percents = {f"p{percent:g}": percent for percent in (50, 90, 99, 99.9)} | {"max": 100}
+    return LoadResult(
+        responses=len(ordered),
+        error_responses=load.error_responses,
+        failed=load.failed,
+        # To the last response: working off a backlog after the last request takes time.
+        seconds=max(0.001, load.last_response - load.started),
+        milliseconds={name: _percentile(ordered, percent) for name, percent in percents.items()},
+        cpu_seconds=cpu_seconds,
     )
-    return {
-        "answered": answered,
-        "refused": answered - good,
-        "broken": sum(load.outcomes.values()) - answered,
-        "outcomes": {str(outcome): count for outcome, count in load.outcomes.items() if count},
-        # To the last answer: a backlog that is worked off after the last request takes its time.
-        "seconds": max(0.001, load.last_answer - load.began),
-        "cpu_seconds": cpu_seconds,
-        "milliseconds": {
-            f"p{percent:g}": percentile(ordered, percent) for percent in (50, 90, 99, 99.9)
-        }
-        | {"max": ordered[-1] if ordered else 0.0},
-    }
 
 
 async def _run(
-    address: str, requests: Sequence[bytes], seconds: float, rate: float, clients: int
-) -> dict[str, object]:
+    address: str, prepared: Sequence[bytes], seconds: float, rate: float, clients: int
+) -> LoadResult:
     host, _, port = address.rpartition(":")
-    load = _Load(host, int(port), requests)
+    load = _Load(host, int(port), prepared)
     cpu = time.process_time()
     await (_open_loop(load, rate, seconds) if rate else _closed_loop(load, clients, seconds))
-    await load.all_answered()
-    return _summary(load, time.process_time() - cpu)
+    await load.finish()
+    return _result(load, time.process_time() - cpu)
 
 
 def main(
-    requests: Path,
+    file: Path,
     address: str,
     *,
     seconds: Annotated[float, typer.Option()],
-    rate: Annotated[float, typer.Option(help="Requests a second, open loop.")] = 0.0,
+    rate: Annotated[float, typer.Option(help="Requests per second, open loop.")] = 0.0,
     clients: Annotated[int, typer.Option(help="Clients, closed loop.")] = 0,
 ) -> None:
-    """Send the requests of a file to `host:port`; print what became of them as JSON."""
-    outcome = uvloop.run(_run(address, workload.read(requests), seconds, rate, clients))
-    sys.stdout.write(json.dumps(outcome) + "\n")
+    """Send the requests of a file to `host:port`; print the result as JSON."""
+    result = uvloop.run(_run(address, requests.read(file), seconds, rate, clients))
+    sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
 
 
 if __name__ == "__main__":

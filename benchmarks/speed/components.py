@@ -1,4 +1,4 @@
-"""What the parts can do by themselves, on the same machine in the same run."""
+"""How fast each component is alone, on the same machine in the same run."""
 
 import asyncio
 import subprocess
@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import aio_pika
 import uvloop
 from sqlalchemy import make_url
 from uuid_utils.compat import uuid7
 
-from benchmarks import load, system
-from benchmarks.shop import Shop
-from benchmarks.stub import SERVICE_NAME
+from benchmarks.load.loops import closed_loop
+from benchmarks.speed.order_stub import SERVICE_NAME
+from benchmarks.system.launch import CHECKOUT
+from benchmarks.system.shop import Shop
 from launcher.health import http_ready
 from launcher.ports import free_port
 from order_service import storage
@@ -36,66 +36,69 @@ CLIENTS = 64
 ITEMS = 3
 _READY_SECONDS = 30
 _QUEUE = "benchmark.confirmed"
-_DATABASE = "benchmark_limits"
+_DATABASE = "benchmark_components"
 
 
 @dataclass(frozen=True)
-class Limit:
-    """How many a second a part can do with nothing behind it."""
+class Component:
+    """How many orders per second a component handles alone."""
 
     name: str
     per_second: float
 
 
-def measure(shop: Shop, seconds: float) -> list[Limit]:
-    """All limits, one after the other; call it once for a system."""
-    with _stub(shop) as address:
-        gateway = _gateway(shop, address, seconds)
-        echo = uvloop.run(_echo(address, seconds))
+def measure(shop: Shop, seconds: float) -> list[Component]:
+    """Each component, one after the other; call it once per system."""
+    with _order_stub(shop) as address:
+        gateway = _measure_gateway(shop, address, seconds)
+        calls = uvloop.run(_measure_calls(address, seconds))
+    publishes = uvloop.run(_measure_publishes(shop, seconds))
+    inserts = uvloop.run(_measure_inserts(shop, seconds))
     return [
-        Limit("the gateway alone, an order service that does nothing behind it", gateway),
-        Limit("gRPC echo: one call an order, no batches", echo),
-        Limit(f"confirmed publishes, {CLIENTS} in a batch", uvloop.run(_publish(shop, seconds))),
-        Limit(f"orders inserted, {CLIENTS} in a statement", uvloop.run(_insert(shop, seconds))),
+        Component("api_gateway with a stub of order_service", gateway),
+        Component("gRPC calls, one per order", calls),
+        Component(f"confirmed publishes, {CLIENTS} per batch", publishes),
+        Component(f"orders inserted, {CLIENTS} per statement", inserts),
     ]
 
 
 @contextmanager
-def _stub(shop: Shop) -> Iterator[str]:
+def _order_stub(shop: Shop) -> Iterator[str]:
+    """The address of a stub of order_service that runs inside the block."""
     address = f"127.0.0.1:{free_port()}"
-    with _process(shop, "benchmarks.stub", address):
-        _wait(lambda: is_serving(address))
+    with _process(shop, "benchmarks.speed.order_stub", address):
+        _wait_until(lambda: is_serving(address))
         yield address
 
 
-def _gateway(shop: Shop, orders_address: str, seconds: float) -> float:
+def _measure_gateway(shop: Shop, order_address: str, seconds: float) -> float:
     port = free_port()
-    variables = {"API_GATEWAY_PORT": str(port), "ORDER_SERVICE_ADDR": orders_address}
     address = f"127.0.0.1:{port}"
+    variables = {"API_GATEWAY_PORT": str(port), "ORDER_SERVICE_ADDR": order_address}
     with _process(shop, "api_gateway", **variables):
-        _wait(lambda: http_ready(address))
-        file = shop.orders()
-        load.closed(address, file, CLIENTS, min(1, seconds))
-        return load.closed(address, file, CLIENTS, seconds).per_second
+        _wait_until(lambda: http_ready(address))
+        file = shop.write_orders()
+        closed_loop(address, file, CLIENTS, min(1, seconds))
+        return closed_loop(address, file, CLIENTS, seconds).per_second
 
 
-async def _echo(address: str, seconds: float) -> float:
+async def _measure_calls(address: str, seconds: float) -> float:
     channel = open_channel(address, SERVICE_NAME)
     stub = OrderServiceStub(channel)
     items = [order_pb2.NewOrderItem(product_id=n, quantity=1) for n in range(1, ITEMS + 1)]
     request = order_pb2.CreateOrderRequest(user_id=1, items=items)
 
-    async def once() -> int:
+    async def call_once() -> int:
         await call(stub.CreateOrder, request, timeout=10)
         return 1
 
     try:
-        return await _rate(once, CLIENTS, seconds)
+        return await _rate(call_once, CLIENTS, seconds)
     finally:
         await channel.close()
 
 
-async def _publish(shop: Shop, seconds: float) -> float:
+async def _measure_publishes(shop: Shop, seconds: float) -> float:
     body = order_event(_order(), Caller(), datetime.now(UTC)).body
     connection = await aio_pika.connect(shop.system.environment["RABBITMQ_URL"])
     async with connection:
@@ -105,7 +108,7 @@ async def _publish(shop: Shop, seconds: float) -> float:
         )
         underlay = await channel.get_underlay_channel()
 
-        async def once() -> int:
+        async def publish_once() -> int:
             messages = [
                 Message(str(uuid.uuid4()), _QUEUE, body, "application/json", {})
                 for _ in range(CLIENTS)
@@ -114,17 +117,19 @@ async def _publish(shop: Shop, seconds: float) -> float:
             return outcomes.count(None)
 
         try:
-            return await _rate(once, 1, seconds)
+            return await _rate(publish_once, 1, seconds)
         finally:
             await queue.delete(if_unused=False, if_empty=False)
 
 
-async def _insert(shop: Shop, seconds: float) -> float:
-    url = await _create_database(shop)
-    await migrate(url, Path(system.CHECKOUT, "order_service", "migrations"))
+async def _measure_inserts(shop: Shop, seconds: float) -> float:
+    await shop.system.execute_as_admin(f"CREATE DATABASE {_DATABASE}")
+    admin_url = make_url(shop.system.admin_url)
+    url = admin_url.set(database=_DATABASE).render_as_string(hide_password=False)
+    await migrate(url, "order_service")
     async with open_engine(url, "benchmark") as engine, autocommit(engine) as connection:
 
-        async def once() -> int:
+        async def insert_once() -> int:
             orders = [_order() for _ in range(CLIENTS)]
             now = orders[0].created_at
             new = [
@@ -133,16 +138,7 @@ async def _insert(shop: Shop, seconds: float) -> float:
             ]
             return len(await storage.insert_orders(connection, new, now))
 
-        return await _rate(once, 1, seconds)
-
-
-async def _create_database(shop: Shop) -> str:
-    await shop.system.administer(f"CREATE DATABASE {_DATABASE}")
-    return (
-        make_url(shop.system.admin_url)
-        .set(database=_DATABASE)
-        .render_as_string(hide_password=False)
-    )
+        return await _rate(insert_once, 1, seconds)
 
 
 def _order() -> Order:
@@ -152,28 +148,28 @@ def _order() -> Order:
 
 
 async def _rate(once: Callable[[], Awaitable[int]], tasks: int, seconds: float) -> float:
-    """How much per second `tasks` get done that each do `once` again and again."""
+    """How much per second `tasks` finish that repeat `once`, which returns how much it did."""
     started = time.monotonic()
-    done = 0
+    total = 0
 
     async def repeat() -> None:
-        nonlocal done
+        nonlocal total
         while time.monotonic() < started + seconds:
-            # In two steps: `done += await …` would read it before the others have added theirs.
+            # In two steps: `total += await …` would read it before other tasks add to it.
             finished = await once()
-            done += finished
+            total += finished
 
     await asyncio.gather(*(repeat() for _ in range(tasks)))
-    return done / (time.monotonic() - started)
+    return total / (time.monotonic() - started)
 
 
 @contextmanager
 def _process(shop: Shop, module: str, *arguments: str, **variables: str) -> Iterator[None]:
-    """A Python module that runs inside the block, in the environment of the shop's services."""
+    """Run a Python module inside the block, with the environment of the shop's services."""
     with (shop.system.run_dir / "logs" / f"{module}-alone.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
-            cwd=system.CHECKOUT,
+            cwd=CHECKOUT,
             env={**shop.system.environment, **variables},
             stdout=log,
             stderr=log,
@@ -185,9 +181,9 @@ def _process(shop: Shop, module: str, *arguments: str, **variables: str) -> Iter
             process.wait(timeout=20)
 
 
-def _wait(ready: Callable[[], bool]) -> None:
+def _wait_until(ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while not ready():
         if time.monotonic() > deadline:
-            raise TimeoutError("a part that was to be measured alone does not start")
+            raise TimeoutError("a component does not start alone")
         time.sleep(0.1)
