@@ -1,20 +1,15 @@
 """What a run measures, and how long each part takes."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.growth import run as growth
 from benchmarks.progress import Progress
 from benchmarks.results import Results
-from benchmarks.speed import coalescing, components, logins, reads
-from benchmarks.speed.orders import (
-    Measurement,
-    measure_closed_loop,
-    measure_open_loop,
-    place_orders,
-)
+from benchmarks.speed import coalescing, components, logins, orders, reads
+from benchmarks.speed.orders import Measurement, place_orders
 from benchmarks.system.checks import find_failures
 from benchmarks.system.shop import Shop, open_shop
 
@@ -46,9 +41,8 @@ class Scenario:
     @property
     def steps(self) -> int:
         """The number of steps that `measure_speed` shows."""
-        orders = len(self.clients) + len(self.open_loop_clients)
         coalescing_steps = 1 + self.coalescing_pairs if self.coalescing_pairs else 0
-        return 5 + orders + coalescing_steps
+        return 5 + len(self.clients) + len(self.open_loop_clients) + coalescing_steps
 
 
 STANDARD = Scenario("standard", 10, (1, 16, 64, 256), (1, 16, 64, 256), 4, 4, 8)
@@ -103,13 +97,13 @@ def _measure_orders(shop: Shop, scenario: Scenario, progress: Progress) -> Itera
     for clients in scenario.clients:
         progress.step(f"closed loop, {clients} clients")
         place_orders(shop, clients, scenario.seconds / 3)
-        closed = measure_closed_loop(shop, clients, scenario.seconds)
+        closed = orders.measure(shop, clients, scenario.seconds)
         progress.show(closed)
         yield closed
         if clients in scenario.open_loop_clients:
             rate = max(1.0, OPEN_LOOP_SHARE * closed.load.per_second)
             progress.step(f"open loop, {rate:.0f} per second")
-            opened = measure_open_loop(shop, clients, rate, scenario.seconds)
+            opened = orders.measure(shop, clients, scenario.seconds, rate)
             progress.show(opened)
             yield opened
 
@@ -117,20 +111,12 @@ def _measure_orders(shop: Shop, scenario: Scenario, progress: Progress) -> Itera
 def _measure_coalescing(
     shop: Shop, scenario: Scenario, folder: Path, results: Results, progress: Progress
 ) -> None:
+    """Alternate with a second system that handles each order by itself."""
     progress.step("starting a system with BATCH_MAX_ITEMS=1")
-    with _without_coalescing(shop, scenario, folder) as off:
+    alone = open_shop(folder / "uncoalesced", BATCH_MAX_ITEMS="1")
+    with nullcontext(shop) if scenario.growth_sizes else alone as off:
+        place_orders(off, coalescing.CLIENTS, 1)
         results.coalescing = coalescing.measure(
             shop, off, scenario.coalescing_pairs, scenario.seconds, progress.step
         )
         results.failures += find_failures(off)
-
-
-@contextmanager
-def _without_coalescing(shop: Shop, scenario: Scenario, folder: Path) -> Iterator[Shop]:
-    """A second system that handles each order by itself."""
-    if scenario.growth_sizes:
-        yield shop
-        return
-    with open_shop(folder / "uncoalesced", BATCH_MAX_ITEMS="1") as off:
-        place_orders(off, coalescing.CLIENTS, 1)
-        yield off

@@ -10,7 +10,8 @@ from benchmarks.growth.endurance import Endurance, endure
 from benchmarks.growth.pages import Page
 from benchmarks.growth.query_plans import QueryPlan
 from benchmarks.progress import Update
-from benchmarks.speed.orders import Measurement, measure_closed_loop, place_orders
+from benchmarks.speed import orders
+from benchmarks.speed.orders import Measurement, place_orders
 from benchmarks.system import seed
 from benchmarks.system.shop import Shop
 
@@ -98,5 +99,5 @@ def _measure_step(empty: Shop, grown: Shop, stored: int, sizes: Sizes, update: U
         update(f"{stored:,} orders stored, and an empty system: {pair + 1} of {sizes.pairs}")
         turns = [(grown, step.grown), (empty, step.empty)]
         for shop, measurements in reversed(turns) if pair % 2 else turns:
-            measurements.append(measure_closed_loop(shop, CLIENTS, sizes.seconds))
+            measurements.append(orders.measure(shop, CLIENTS, sizes.seconds))
     return step

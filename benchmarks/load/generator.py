@@ -70,110 +70,117 @@ class _Connection(asyncio.Protocol):
 
 
 class _Load:
-    """Sends requests and counts results; `freed` decides what a connection does next."""
+    """Sends requests over its connections and counts what becomes of them.
 
-    def __init__(self, host: str, port: int, prepared: Sequence[bytes]) -> None:
-        self._address = host, port
+    When a connection is free, `next_due` returns when its next request is due, or was; None if no
+    request waits.
+    """
+
+    def __init__(
+        self, address: str, prepared: Sequence[bytes], next_due: Callable[[], float | None]
+    ) -> None:
+        self._host, _, self._port = address.rpartition(":")
         self._requests = cycle(prepared)
-        self._loop = asyncio.get_running_loop()
+        self._next_due = next_due
         self._opening = set[asyncio.Task[None]]()
-        self.idle: list[_Connection] = []
-        self.connections = 0
+        self._idle: list[_Connection] = []
+        self._connections = 0
         self.sent = 0
         self.error_responses = 0
         self.failed = 0
         self.latencies: list[float] = []
         self.started = self.last_response = time.perf_counter()
-        self.freed: Callable[[_Connection], None] = self.idle.append
 
-    async def connect(self) -> None:
-        self.connections += 1
+    async def connect(self, count: int = 1) -> None:
+        self._connections += count
+        await asyncio.gather(*(self._connect() for _ in range(count)))
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            _, connection = await self._loop.create_connection(
-                lambda: _Connection(self), *self._address
+            _, connection = await loop.create_connection(
+                lambda: _Connection(self), self._host, int(self._port)
             )
         except OSError:
-            self.connections -= 1
+            self._connections -= 1
             self.sent += 1
             self.failed += 1
         else:
-            self.freed(connection)
+            self._free(connection)
 
-    def connect_soon(self) -> None:
-        task = self._loop.create_task(self.connect())
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+    def dispatch(self) -> None:
+        """Give a request that is due to an idle connection, or to a new one."""
+        if self._idle:
+            self._free(self._idle.pop())
+        elif self._connections < MAX_CONNECTIONS:
+            task = asyncio.create_task(self.connect())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
 
-    def send(self, connection: _Connection, due: float) -> None:
-        self.sent += 1
-        connection.send(next(self._requests), due)
+    def _free(self, connection: _Connection) -> None:
+        due = self._next_due()
+        if due is None:
+            self._idle.append(connection)
+        else:
+            self.sent += 1
+            connection.send(next(self._requests), due)
 
     def received(self, connection: _Connection, status: int, due: float) -> None:
         self.last_response = time.perf_counter()
         self.latencies.append(self.last_response - due)
         self.error_responses += status >= 400
-        self.freed(connection)
+        self._free(connection)
 
     def lost(self, connection: _Connection) -> None:
-        self.connections -= 1
+        self._connections -= 1
         if connection.busy:
             self.failed += 1
-        elif connection in self.idle:
-            self.idle.remove(connection)
+        elif connection in self._idle:
+            self._idle.remove(connection)
 
     async def finish(self) -> None:
         """Wait for the last responses; what has none has failed."""
-        await _until(lambda: len(self.latencies) + self.failed >= self.sent)
+        await _wait_until(lambda: len(self.latencies) + self.failed >= self.sent)
         self.failed = max(self.failed, self.sent - len(self.latencies))
 
 
-async def _until(done: Callable[[], bool]) -> None:
+async def _wait_until(done: Callable[[], bool]) -> None:
     """Return when it is done, or after LAST_RESPONSES_SECONDS."""
     deadline = time.perf_counter() + LAST_RESPONSES_SECONDS
     while not done() and time.perf_counter() < deadline:  # noqa: ASYNC110 - an event per response costs more
         await asyncio.sleep(0.005)
 
 
-async def _open_loop(load: _Load, rate: float, seconds: float) -> None:
+async def _open_loop(address: str, prepared: Sequence[bytes], rate: float, seconds: float) -> _Load:
     waiting = deque[float]()
     gaps = random.Random(1)
-
-    def freed(connection: _Connection) -> None:
-        if waiting:
-            load.send(connection, waiting.popleft())
-        else:
-            load.idle.append(connection)
-
-    load.freed = freed
-    await asyncio.gather(*(load.connect() for _ in range(16)))
-    due = load.started = time.perf_counter()  # uvloop counts in milliseconds
+    load = _Load(address, prepared, lambda: waiting.popleft() if waiting else None)
+    await load.connect(16)
+    due = load.started = time.perf_counter()
     end = due + seconds
     while due < end:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        if load.idle:
-            load.send(load.idle.pop(), due)
-        else:
-            waiting.append(due)
-            if load.connections < MAX_CONNECTIONS:
-                load.connect_soon()
+        waiting.append(due)
+        load.dispatch()
         due += gaps.expovariate(rate)
-    await _until(lambda: not waiting)
+    await _wait_until(lambda: not waiting)
     load.failed += len(waiting)
     load.sent += len(waiting)
+    return load
 
 
-async def _closed_loop(load: _Load, clients: int, seconds: float) -> None:
-    load.started = time.perf_counter()
-    end = load.started + seconds
-
-    def freed(connection: _Connection) -> None:
+async def _closed_loop(
+    address: str, prepared: Sequence[bytes], clients: int, seconds: float
+) -> _Load:
+    def next_due() -> float | None:
         now = time.perf_counter()
-        if now < end:
-            load.send(connection, now)
+        return now if now < end else None
 
-    load.freed = freed
-    await asyncio.gather(*(load.connect() for _ in range(clients)))
+    end = time.perf_counter() + seconds
+    load = _Load(address, prepared, next_due)
+    await load.connect(clients)
     await asyncio.sleep(end - time.perf_counter())
+    return load
 
 
 def _percentile(ordered: Sequence[float], percent: float) -> float:
@@ -198,10 +205,12 @@ def _result(load: _Load, cpu_seconds: float) -> LoadResult:
 async def _run(
     address: str, prepared: Sequence[bytes], seconds: float, rate: float, clients: int
 ) -> LoadResult:
-    host, _, port = address.rpartition(":")
-    load = _Load(host, int(port), prepared)
     cpu = time.process_time()
-    await (_open_loop(load, rate, seconds) if rate else _closed_loop(load, clients, seconds))
+    load = await (
+        _open_loop(address, prepared, rate, seconds)
+        if rate
+        else _closed_loop(address, prepared, clients, seconds)
+    )
     await load.finish()
     return _result(load, time.process_time() - cpu)
 

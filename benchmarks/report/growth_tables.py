@@ -1,6 +1,6 @@
 """The tables of growth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from benchmarks.growth.endurance import Endurance
@@ -9,6 +9,7 @@ from benchmarks.growth.query_plans import QueryPlan
 from benchmarks.growth.run import Growth, Step
 from benchmarks.report.table import Table
 from benchmarks.results import PROGRAMS, Results
+from benchmarks.speed.orders import Measurement
 
 
 def tables(results: Results) -> list[Table]:
@@ -26,35 +27,41 @@ def tables(results: Results) -> list[Table]:
 
 
 def _steps(steps: Sequence[Step]) -> Table:
-    rows = []
-    for step in steps:
-        settled = [
-            median(one.settled_per_second for one in which) for which in (step.grown, step.empty)
-        ]
-        cpu = [median(one.cpu_per_order for one in which) for which in (step.grown, step.empty)]
-        rows.append(
-            [
-                f"{step.stored:,}",
-                f"{step.products:,}",
-                *(f"{each:.0f}" for each in settled),
-                f"{step.throughput_ratio:.2f}",
-                *(f"{each:.2f}" for each in cpu),
-            ]
-        )
-    columns = ["orders stored", "products", "settled/s", "empty system", "ratio"]
-    columns += ["CPU ms per order", "empty system"]
-    return Table("Growth, 64 clients, alternating with an empty system", columns, rows)
+    def settled(measurements: Sequence[Measurement]) -> str:
+        return f"{median(one.settled_per_second for one in measurements):.0f}"
+
+    def cpu(measurements: Sequence[Measurement]) -> str:
+        return f"{median(one.cpu_per_order for one in measurements):.2f}"
+
+    columns: dict[str, Callable[[Step], str]] = {
+        "orders stored": lambda step: f"{step.stored:,}",
+        "products": lambda step: f"{step.products:,}",
+        "settled/s": lambda step: settled(step.grown),
+        "settled/s, empty system": lambda step: settled(step.empty),
+        "ratio of pairs": lambda step: f"{step.throughput_ratio:.2f}",
+        "CPU ms per order": lambda step: cpu(step.grown),
+        "CPU ms per order, empty system": lambda step: cpu(step.empty),
+    }
+    title = "Growth, 64 clients, alternating with an empty system"
+    return Table.from_items(title, steps, columns)
 
 
 def _pages(pages: Sequence[Page]) -> Table:
-    rows = [[page.name, f"{page.depth:,}", f"{page.milliseconds:.1f}"] for page in pages]
-    return Table("Pages of 100, one client", ["list", "entries before", "p50 ms"], rows)
+    columns: dict[str, Callable[[Page], str]] = {
+        "list": lambda page: page.name,
+        "entries before": lambda page: f"{page.depth:,}",
+        "p50 ms": lambda page: f"{page.milliseconds:.1f}",
+    }
+    return Table.from_items("Pages of 100, one client", pages, columns)
 
 
 def _plans(plans: Sequence[QueryPlan]) -> Table:
-    rows = [[plan.name, "; ".join(plan.access_paths), f"{plan.cost:,.0f}"] for plan in plans]
-    columns = ["statement", "access paths", "estimated cost"]
-    return Table("Query plans", columns, rows, text_columns=2)
+    columns: dict[str, Callable[[QueryPlan], str]] = {
+        "statement": lambda plan: plan.name,
+        "access paths": lambda plan: "; ".join(plan.access_paths),
+        "estimated cost": lambda plan: f"{plan.cost:,.0f}",
+    }
+    return Table.from_items("Query plans", plans, columns, text_columns=2)
 
 
 def _endurance(endurance: Endurance) -> Table:
@@ -73,14 +80,12 @@ def _endurance(endurance: Endurance) -> Table:
 def _backlog_and_outbox(growth: Growth) -> Table:
     backlog, endurance = growth.backlog, growth.endurance
     pruned = endurance.pruned_after_seconds
-    rows = [
-        [f"backlog of {backlog.events:,} orders", f"{backlog.per_second:,.0f} settled/s"],
-        ["CPU per order, all programs", f"{sum(backlog.cpu_milliseconds.values()):.2f} ms"],
-        ["peak memory of consumer_service", f"{backlog.consumer_mib:.0f} MiB"],
-        [
-            f"oldest sent outbox row at the end, kept for {endurance.retention_seconds} s",
-            f"{endurance.oldest_sent_seconds:.0f} s",
-        ],
-        ["pruned", "not within 10 minutes" if pruned < 0 else f"{pruned:.0f} s later"],
-    ]
-    return Table("Backlog and outbox", ["", "result"], rows)
+    oldest = f"oldest sent outbox row at the end, kept for {endurance.retention_seconds} s"
+    rows = {
+        f"backlog of {backlog.events:,} orders": f"{backlog.per_second:,.0f} settled/s",
+        "CPU per order, all programs": f"{sum(backlog.cpu_milliseconds.values()):.2f} ms",
+        "peak memory of consumer_service": f"{backlog.consumer_mib:.0f} MiB",
+        oldest: f"{endurance.oldest_sent_seconds:.0f} s",
+        "pruned": "not within 10 minutes" if pruned < 0 else f"{pruned:.0f} s later",
+    }
+    return Table("Backlog and outbox", ["", "result"], list(rows.items()))

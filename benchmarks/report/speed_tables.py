@@ -6,28 +6,23 @@ from statistics import median
 from benchmarks.report.table import Table
 from benchmarks.results import PROGRAMS, Results
 from benchmarks.speed.coalescing import Coalescing
+from benchmarks.speed.components import Component
 from benchmarks.speed.logins import LoginFlood
 from benchmarks.speed.orders import Measurement
 from benchmarks.speed.reads import Read
 
-HOPS = {
-    "accept": "gateway to orders",
-    "relay": "outbox to broker (events)",
-    "stock": "stock",
-    "settle": "settlement",
-}
+Format = Callable[[Measurement], str]
 
 
 def tables(results: Results) -> list[Table]:
     """The tables of what was measured."""
     found = []
     if results.orders:
-        orders = results.orders
-        found += [_orders(orders), _cpu(orders), _batches(orders)]
+        found += [_orders(results.orders), _cpu(results.orders), _batches(results.orders)]
     if results.coalescing:
         found.append(_coalescing(results.coalescing))
     if results.components:
-        found.append(_components(results))
+        found.append(_components(results.components, results.best_settled_per_second))
     if results.reads:
         found.append(_reads(results.reads))
     if results.logins:
@@ -42,38 +37,42 @@ def _name(one: Measurement) -> str:
 
 
 def _orders(orders: Sequence[Measurement]) -> Table:
-    columns = ["load", "accepted/s", "settled/s", "p50 ms", "p99 ms", "p99.9 ms"]
-    columns += ["time to settle p50 / p99 ms", "CPU ms per order", "generator CPU ms"]
-    columns += ["errors", "other processes' CPU"]
-    rows = [
-        [
-            _name(one),
-            f"{one.load.per_second:.0f}",
-            f"{one.settled_per_second:.0f}",
-            *(f"{one.load.milliseconds[p]:.1f}" for p in ("p50", "p99", "p99.9")),
-            f"{one.settle_milliseconds['p50']:.0f} / {one.settle_milliseconds['p99']:.0f}",
-            f"{one.cpu_per_order:.2f}",
-            f"{one.generator_milliseconds:.2f}",
-            str(one.load.errors),
-            f"{one.others_percent:.0f} %",
-        ]
-        for one in orders
-    ]
-    return Table("POST /v1/orders (1 to 5 items, 10,000 products, 1,000 users)", columns, rows)
+    columns: dict[str, Format] = {
+        "load": _name,
+        "accepted/s": lambda one: f"{one.load.per_second:.0f}",
+        "settled/s": lambda one: f"{one.settled_per_second:.0f}",
+        "p50 ms": lambda one: f"{one.load.milliseconds['p50']:.1f}",
+        "p99 ms": lambda one: f"{one.load.milliseconds['p99']:.1f}",
+        "p99.9 ms": lambda one: f"{one.load.milliseconds['p99.9']:.1f}",
+        "time to settle p50 / p99 ms": lambda one: (
+            f"{one.settle_milliseconds['p50']:.0f} / {one.settle_milliseconds['p99']:.0f}"
+        ),
+        "CPU ms per order": lambda one: f"{one.cpu_per_order:.2f}",
+        "generator CPU ms": lambda one: f"{one.generator_milliseconds:.2f}",
+        "errors": lambda one: str(one.load.errors),
+        "other processes' CPU": lambda one: f"{one.others_percent:.0f} %",
+    }
+    title = "POST /v1/orders (1 to 5 items, 10,000 products, 1,000 users)"
+    return Table.from_items(title, orders, columns)
 
 
 def _cpu(orders: Sequence[Measurement]) -> Table:
-    columns = ["load", *(name.removesuffix("_service") for name in PROGRAMS)]
-    rows = [
-        [_name(one), *(f"{one.cpu_milliseconds.get(name, 0):.3f}" for name in PROGRAMS)]
-        for one in orders
-    ]
-    return Table("CPU per order by program, ms", columns, rows)
+    def cell(program: str) -> Format:
+        return lambda one: f"{one.cpu_milliseconds.get(program, 0):.3f}"
+
+    columns = {program.removesuffix("_service"): cell(program) for program in PROGRAMS}
+    return Table.from_items("CPU per order by program, ms", orders, {"load": _name} | columns)
 
 
 def _batches(orders: Sequence[Measurement]) -> Table:
-    rows = [[_name(one), *(f"{one.batches[hop]:.1f}" for hop in HOPS)] for one in orders]
-    return Table("Mean batch size by hop", ["load", *HOPS.values()], rows)
+    columns: dict[str, Format] = {
+        "load": _name,
+        "gateway to orders": lambda one: f"{one.batches['accept']:.1f}",
+        "outbox to broker (events)": lambda one: f"{one.batches['relay']:.1f}",
+        "stock": lambda one: f"{one.batches['stock']:.1f}",
+        "settlement": lambda one: f"{one.batches['settle']:.1f}",
+    }
+    return Table.from_items("Mean batch size by hop", orders, columns)
 
 
 def _coalescing(found: Coalescing) -> Table:
@@ -90,58 +89,44 @@ def _coalescing(found: Coalescing) -> Table:
         ratio = median(a / b for a, b in zip(on, off, strict=True) if b)
         rows.append([name, f"{median(on):.2f}", f"{median(off):.2f}", f"{ratio:.2f}"])
     columns = ["medians", "on", "off (BATCH_MAX_ITEMS=1)", "ratio of pairs"]
-    return Table(f"Coalescing, 64 clients, {len(found.on)} pairs", columns, rows)
+    return Table(f"Coalescing, 64 clients, pairs of measurements: {len(found.on)}", columns, rows)
 
 
-def _components(results: Results) -> Table:
-    system = results.best_settled_per_second
-    slowest = min(each.per_second for each in results.components)
+def _components(components: Sequence[Component], system: float) -> Table:
+    slowest = min(components, key=lambda one: one.per_second)
     rows = [
-        [each.name, f"{each.per_second:,.0f}", f"{100 * system / each.per_second:.0f} %"]
-        for each in results.components
+        [one.name, f"{one.per_second:,.0f}", f"{100 * system / one.per_second:.0f} %"]
+        for one in components
     ]
-    rows.append(
-        ["the whole system", f"{system:,.0f}", f"{100 * system / slowest:.0f} % of the slowest"]
-    )
-    columns = ["component", "orders/s", "the whole system, of it"]
+    share = f"{100 * system / slowest.per_second:.0f} % of the slowest"
+    rows.append(["the whole system", f"{system:,.0f}", share])
+    columns = ["component", "orders/s", "share that the whole system reaches"]
     return Table("Each component alone", columns, rows)
 
 
 def _reads(reads: Sequence[Read]) -> Table:
-    rows = [
-        [
-            read.name,
-            f"{read.load.per_second:.0f}",
-            f"{read.load.milliseconds['p50']:.1f}",
-            f"{read.load.milliseconds['p99']:.1f}",
-            f"{read.cpu_milliseconds:.2f}",
-            str(read.load.errors),
-        ]
-        for read in reads
-    ]
-    columns = ["closed, 64 clients", "requests/s", "p50 ms", "p99 ms", "CPU ms per request"]
-    return Table("Reads", [*columns, "errors"], rows)
+    columns: dict[str, Callable[[Read], str]] = {
+        "closed, 64 clients": lambda one: one.name,
+        "requests/s": lambda one: f"{one.load.per_second:.0f}",
+        "p50 ms": lambda one: f"{one.load.milliseconds['p50']:.1f}",
+        "p99 ms": lambda one: f"{one.load.milliseconds['p99']:.1f}",
+        "CPU ms per request": lambda one: f"{one.cpu_milliseconds:.2f}",
+        "errors": lambda one: str(one.load.errors),
+    }
+    return Table.from_items("Reads", reads, columns)
 
 
 def _logins(flood: LoginFlood) -> Table:
-    kinds = {
-        "GET /v1/products/{id}": (flood.calm_reads, flood.flooded_reads),
-        "POST /v1/orders": (flood.calm_orders, flood.flooded_orders),
-    }
     rows = []
-    for name, (calm, flooded) in kinds.items():
+    for name, calm, flooded in (
+        ("GET /v1/products/{id}", flood.calm_reads, flood.flooded_reads),
+        ("POST /v1/orders", flood.calm_orders, flood.flooded_orders),
+    ):
         before, during = calm.milliseconds, flooded.milliseconds
-        rows.append(
-            [
-                name,
-                f"{before['p50']:.1f} / {before['p99']:.1f}",
-                f"{during['p50']:.1f} / {during['p99']:.1f}",
-                f"{during['p99'] / max(0.1, before['p99']):.1f} times",
-                str(calm.errors),
-                str(flooded.errors),
-            ]
-        )
-    columns = ["latency p50 / p99, ms", "without log-ins", "during the flood", "p99"]
+        latencies = [f"{each['p50']:.1f} / {each['p99']:.1f}" for each in (before, during)]
+        ratio = f"{during['p99'] / max(0.1, before['p99']):.1f}"
+        rows.append([name, *latencies, ratio, str(calm.errors), str(flooded.errors)])
+    columns = ["latency p50 / p99, ms", "without log-ins", "during the flood", "p99 ratio"]
     columns += ["errors without", "errors during"]
     title = (
         f"Flood of log-ins (32 clients, {flood.logins.per_second:.0f} log-ins/s) during"

@@ -1,10 +1,13 @@
 """A table of results: for the terminal, and as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table as RichTable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,18 @@ class Table:
     rows: Sequence[Sequence[str]]
     text_columns: int = 1
     """The first columns, which hold text; the others hold numbers and are aligned right."""
+
+    @classmethod
+    def from_items(
+        cls,
+        title: str,
+        items: Iterable[T],
+        columns: Mapping[str, Callable[[T], str]],
+        text_columns: int = 1,
+    ) -> "Table":
+        """A table with a row per item; each column has a function that formats its cells."""
+        rows = [[cell(item) for cell in columns.values()] for item in items]
+        return cls(title, list(columns), rows, text_columns)
 
     def markdown(self) -> str:
         """The table as Markdown."""

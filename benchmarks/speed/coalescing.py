@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.speed.orders import Measurement, measure_closed_loop
+from benchmarks.speed import orders
+from benchmarks.speed.orders import Measurement
 from benchmarks.system.shop import Shop
 
 CLIENTS = 64
@@ -29,5 +30,5 @@ def measure(
         step(f"coalescing off and on: {pair + 1} of {pairs}")
         turns = [(off, found.off, _OFF_SHARE), (on, found.on, _ON_SHARE)]
         for shop, measurements, share in reversed(turns) if pair % 2 else turns:
-            measurements.append(measure_closed_loop(shop, CLIENTS, seconds * share))
+            measurements.append(orders.measure(shop, CLIENTS, seconds * share))
     return found

@@ -166,19 +166,17 @@ async def _rate(once: Callable[[], Awaitable[int]], tasks: int, seconds: float) 
 @contextmanager
 def _process(shop: Shop, module: str, *arguments: str, **variables: str) -> Iterator[None]:
     """Run a Python module inside the block, with the environment of the shop's services."""
-    with (shop.system.run_dir / "logs" / f"{module}-alone.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            cwd=CHECKOUT,
-            env={**shop.system.environment, **variables},
-            stdout=log,
-            stderr=log,
-        )
+    path = shop.system.run_dir / "logs" / f"{module}-alone.log"
+    command = [sys.executable, "-m", module, *arguments]
+    environment = {**shop.system.environment, **variables}
+    with (
+        path.open("wb") as log,
+        subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=log, stderr=log) as process,
+    ):
         try:
             yield
         finally:
             process.terminate()
-            process.wait(timeout=20)
 
 
 def _wait_until(ready: Callable[[], bool]) -> None:

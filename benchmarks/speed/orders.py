@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -81,43 +81,12 @@ class Measurement:
         return 1000 * self.load.cpu_seconds / max(1, self.load.responses)
 
 
-def measure_closed_loop(shop: Shop, clients: int, seconds: float) -> Measurement:
-    """Orders by `clients` that each wait for a response before they place the next one."""
-    gateway = shop.system.gateway
-    return _measure(
-        shop, "closed", clients, 0, lambda file: loops.closed_loop(gateway, file, clients, seconds)
-    )
-
-
-def measure_open_loop(shop: Shop, clients: int, rate: float, seconds: float) -> Measurement:
-    """Orders that arrive `rate` times per second; `clients` is only recorded."""
-    gateway = shop.system.gateway
-    return _measure(
-        shop, "open", clients, rate, lambda file: loops.open_loop(gateway, file, rate, seconds)
-    )
-
-
-def place_orders(shop: Shop, clients: int, seconds: float) -> LoadResult:
-    """Place orders in a closed loop without measuring them, and wait until they are settled."""
-    file = shop.write_orders()
-    result = checks.send_orders(
-        shop, lambda: loops.closed_loop(shop.system.gateway, file, clients, seconds)
-    )
-    file.unlink()
-    return result
-
-
-def _measure(
-    shop: Shop,
-    loop: Literal["closed", "open"],
-    clients: int,
-    rate: float,
-    send: Callable[[Path], LoadResult],
-) -> Measurement:
+def measure(shop: Shop, clients: int, seconds: float, rate: float = 0) -> Measurement:
+    """Orders by `clients` in a closed loop; with a `rate` per second, in an open loop."""
     file = shop.write_orders()
     since = uuid7()
     meter = CpuMeter(shop.pids)
-    load = send(file)
+    load = _send(shop, file, clients, seconds, rate)
     checks.wait_until_settled(shop)
     usage = meter.read(shop.pids)
     file.unlink()
@@ -125,7 +94,7 @@ def _measure(
     stored = found["stored"]
     shop.count_orders(accepted=load.succeeded, unconfirmed=load.unconfirmed, stored=stored)
     return Measurement(
-        loop=loop,
+        loop="open" if rate else "closed",
         clients=clients,
         offered_per_second=rate,
         load=load,
@@ -139,6 +108,20 @@ def _measure(
         batches=found["batches"],
         others_percent=usage.others_percent,
     )
+
+
+def place_orders(shop: Shop, clients: int, seconds: float) -> LoadResult:
+    """Place orders in a closed loop without measuring them, and wait until they are settled."""
+    file = shop.write_orders()
+    result = checks.send_orders(shop, lambda: _send(shop, file, clients, seconds, 0))
+    file.unlink()
+    return result
+
+
+def _send(shop: Shop, file: Path, clients: int, seconds: float, rate: float) -> LoadResult:
+    if rate:
+        return loops.open_loop(shop.system.gateway, file, rate, seconds)
+    return loops.closed_loop(shop.system.gateway, file, clients, seconds)
 
 
 async def _query(shop: Shop, since: uuid.UUID) -> dict[str, Any]:
