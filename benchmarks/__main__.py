@@ -20,7 +20,7 @@ from benchmarks.report import growth_tables, speed_tables
 from benchmarks.report.publish import publish
 from benchmarks.results import Results
 from benchmarks.system.launch import CHECKOUT
-from launcher.problem import Problem
+from launcher.errors import LauncherError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -99,5 +99,5 @@ def _show(results: Results) -> None:
 if __name__ == "__main__":
     try:
         app()
-    except Problem as problem:
-        sys.exit(f"error: {problem}")
+    except LauncherError as error:
+        sys.exit(f"error: {error}")

@@ -7,7 +7,7 @@ from benchmarks.progress import Update
 from benchmarks.speed.orders import place_orders
 from benchmarks.system.processes import memory_mib
 from benchmarks.system.shop import Shop
-from launcher.problem import Problem
+from launcher.errors import LauncherError
 
 CLIENTS = 64
 _PRUNE_SECONDS = 15
@@ -44,7 +44,7 @@ def endure(
         update(f"endurance: {placed:,} of {orders:,} orders")
         portion = place_orders(shop, CLIENTS, seconds).succeeded
         if not portion:
-            raise Problem("the system accepts no more orders")
+            raise LauncherError("the system accepts no more orders")
         placed += portion
         counts.append(placed)
         rows.append(shop.system.fetch_value("order", _ROWS))

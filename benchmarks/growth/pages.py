@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.system.shop import Shop
-from launcher.problem import Problem
+from launcher.errors import LauncherError
 from service_kit.pagination import encode_token
 
 SIZE = 100
@@ -108,5 +108,5 @@ def _median_ms(address: str, path: str, token: str, seconds: float) -> float:
             body = response.read()
             durations.append(time.perf_counter() - started)
             if response.status != HTTPStatus.OK:
-                raise Problem(f"{path}: {response.status} {body!r}")
+                raise LauncherError(f"{path}: {response.status} {body!r}")
     return 1000 * median(durations)

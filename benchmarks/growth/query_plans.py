@@ -13,10 +13,12 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from benchmarks.system.shop import Shop
-from inventory_service import ledger
 from inventory_service import operations as inventory
-from order_service import outbox, storage
-from order_service.models import Status
+from inventory_service.repository import lock_stock
+from order_service import repository as orders
+from order_service import republisher
+from order_service.domain import OrderStatus
+from order_service.outbox import repository as outbox
 from service_kit.postgres.engine import autocommit, dry_run, open_engine
 
 LARGE_BYTES = 16 * 2**20
@@ -62,19 +64,25 @@ async def _plans(shop: Shop, retention_seconds: int) -> list[QueryPlan]:
 
 
 def _order_queries(shop: Shop, retention_seconds: int) -> dict[str, Query]:
-    def page(*, user_id: int = 0, status: Status | None = None) -> Query:
-        return lambda _, connection: storage.page_of_ids(
+    def page(*, user_id: int = 0, status: OrderStatus | None = None) -> Query:
+        return lambda _, connection: orders.list_ids(
             connection, user_id=user_id, status=status, before=None, limit=_PAGE_SIZE + 1
         )
 
     return {
         "all orders": page(),
         "a customer's orders": page(user_id=min(shop.customers)),
-        "confirmed orders": page(status=Status.CONFIRMED),
-        "rejected orders": page(status=Status.REJECTED),
-        "relay: unsent events": lambda _, c: outbox.unsent(c, 4 * _BATCH_SIZE),
+        "confirmed orders": page(status=OrderStatus.CONFIRMED),
+        "rejected orders": page(status=OrderStatus.REJECTED),
+        "relay: unsent events": lambda _, c: outbox.unsent_events(c, 4 * _BATCH_SIZE),
         "pruner: sent events": lambda e, _: outbox.prune(e, retention_seconds),
-        "republisher: overdue orders": lambda _, c: storage.postpone_overdue(c, 30, _BATCH_SIZE),
+        "republisher: overdue orders": lambda _, c: orders.defer_overdue(
+            c,
+            interval_seconds=60,
+            fixed_interval_attempts=republisher.FIXED_INTERVAL_ATTEMPTS,
+            max_interval_seconds=republisher.MAX_INTERVAL_SECONDS,
+            max_unanswered=republisher.MAX_UNANSWERED,
+        ),
     }
 
 
@@ -96,7 +104,7 @@ def _inventory_queries() -> dict[str, Query]:
         "a product's ledger": movements(max(products)),
         "the best seller's ledger": movements(1),
         "check stock": lambda e, _: inventory.check_stock(e, products),
-        "lock stock": lambda _, c: ledger.lock_stock(c, products),
+        "lock stock": lambda _, c: lock_stock(c, products),
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from benchmarks.growth.run import Step
 from benchmarks.results import PROGRAMS
 from benchmarks.speed.orders import Measurement
-from launcher.problem import Problem
+from launcher.errors import LauncherError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +80,7 @@ def _figure(path: Path, height: float) -> Iterator["Figure"]:
         import matplotlib as mpl  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
-        raise Problem("pictures need matplotlib: install requirements-dev.lock") from error
+        raise LauncherError("pictures need matplotlib: install requirements-dev.lock") from error
     with mpl.rc_context(fname=_STYLE):
         figure = Figure(figsize=(8.6, height), layout="constrained")
         yield figure

@@ -19,18 +19,19 @@ from benchmarks.load.loops import closed_loop
 from benchmarks.speed.order_stub import SERVICE_NAME
 from benchmarks.system.launch import CHECKOUT
 from benchmarks.system.shop import Shop
-from launcher.health import http_ready
 from launcher.ports import free_port
-from order_service import storage
-from order_service.events import order_event
-from order_service.models import Caller, Draft, Item, Order, Status
+from launcher.supervisor.health import http_ready
+from order_service.domain import NewOrder, Order, OrderItem, OrderRequest, OrderStatus
+from order_service.outbox.events import order_event
+from order_service.repository import insert_orders
 from proto import order_pb2
 from proto.order_pb2_grpc import OrderServiceStub
+from service_kit.context import CallContext
 from service_kit.grpc.client import call, open_channel
 from service_kit.grpc.health import is_serving
 from service_kit.postgres.engine import autocommit, open_engine
 from service_kit.postgres.migrations import migrate
-from service_kit.rabbitmq.batch_publish import Message, publish_batch
+from service_kit.rabbitmq.batch_publish import Message, PublishOutcome, publish_batch
 
 CLIENTS = 64
 ITEMS = 3
@@ -99,7 +100,7 @@ async def _measure_calls(address: str, seconds: float) -> float:
 
 
 async def _measure_publishes(shop: Shop, seconds: float) -> float:
-    body = order_event(_order(), Caller(), datetime.now(UTC)).body
+    body = order_event(_order(), CallContext(), datetime.now(UTC)).body
     connection = await aio_pika.connect(shop.system.environment["RABBITMQ_URL"])
     async with connection:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
@@ -114,7 +115,7 @@ async def _measure_publishes(shop: Shop, seconds: float) -> float:
                 for _ in range(CLIENTS)
             ]
             outcomes = await publish_batch(underlay, "", messages, timeout=10)
-            return outcomes.count(None)
+            return outcomes.count(PublishOutcome.CONFIRMED)
 
         try:
             return await _rate(publish_once, 1, seconds)
@@ -133,18 +134,20 @@ async def _measure_inserts(shop: Shop, seconds: float) -> float:
             orders = [_order() for _ in range(CLIENTS)]
             now = orders[0].created_at
             new = [
-                storage.NewOrder(order, Draft(order.user_id, ()), order_event(order, Caller(), now))
+                NewOrder(
+                    order, OrderRequest(order.user_id, ()), order_event(order, CallContext(), now)
+                )
                 for order in orders
             ]
-            return len(await storage.insert_orders(connection, new, now))
+            return len(await insert_orders(connection, new, now))
 
         return await _rate(insert_once, 1, seconds)
 
 
 def _order() -> Order:
     now = datetime.now(UTC)
-    items = [Item(n, f"Product {n}", 1, 500) for n in range(1, ITEMS + 1)]
-    return Order(uuid7(), 1, Status.PENDING, items, 500 * ITEMS, now, now)
+    items = [OrderItem(n, f"Product {n}", 1, 500) for n in range(1, ITEMS + 1)]
+    return Order(uuid7(), 1, OrderStatus.PENDING, items, 500 * ITEMS, now, now)
 
 
 async def _rate(once: Callable[[], Awaitable[int]], tasks: int, seconds: float) -> float:

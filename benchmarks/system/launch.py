@@ -15,12 +15,12 @@ from typing import Any
 
 import asyncpg
 
-from api_gateway.tokens import Tokens
-from launcher import docker_broker, rabbitmq_node
-from launcher.environment import read_env_file
+from api_gateway.access_tokens import AccessTokens
+from launcher.environment.files import read_env_file
+from launcher.errors import LauncherError
 from launcher.layout import POSTGRES, RABBITMQ, SERVICES, Layout
-from launcher.problem import Problem
-from launcher.supervision import Supervisor
+from launcher.rabbitmq import container, private_node
+from launcher.supervisor.supervisord import Supervisor
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +56,7 @@ class System:
 
     def token(self, user_id: int, role: str = "customer") -> str:
         """An access token for a user, as a log-in returns it."""
-        return Tokens(self.environment["JWT_SECRET"]).issue(user_id, role)
+        return AccessTokens(self.environment["JWT_SECRET"]).issue(user_id, role)
 
     def url(self, database: str) -> str:
         """The SQLAlchemy URL of a database."""
@@ -100,20 +100,20 @@ async def _connect(url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
 @contextmanager
 def run_system(run_dir: Path, **variables: str) -> Iterator[System]:
     """Run an empty system in `run_dir` inside the block; leaves nothing behind."""
-    if rabbitmq_node.find_script() is None and docker_broker.engine_answers():
-        raise Problem("install rabbitmq-server: the CPU of a container cannot be measured")
+    if private_node.find_script() is None and container.engine_available():
+        raise LauncherError("install rabbitmq-server: the CPU of a container cannot be measured")
     environment = _environment(run_dir, variables)
     _remove(environment, run_dir)
     try:
         started = _start_services(environment, "--detach", "--no-demo", seconds=_START_SECONDS)
         if started.returncode:
-            raise Problem(f"start-services.sh failed:\n{started.stdout}{started.stderr}")
+            raise LauncherError(f"start-services.sh failed:\n{started.stdout}{started.stderr}")
         written = read_env_file(run_dir / "secrets.env") | read_env_file(
             run_dir / "environment.env"
         )
         system = System(run_dir, environment | written)
         if RABBITMQ not in system.pids():
-            raise Problem("the CPU of a RabbitMQ outside the system cannot be measured")
+            raise LauncherError("the CPU of a RabbitMQ outside the system cannot be measured")
         yield system
     finally:
         _remove(environment, run_dir)
