@@ -12,12 +12,14 @@ import structlog
 import typer
 from rich.console import Console
 
-from benchmarks import growth, growth_tables, load, selections, speed_tables
-from benchmarks.progress import shown
-from benchmarks.publish import publish
-from benchmarks.report import NOISY_PERCENT, noise_percent
+from benchmarks import scenarios
+from benchmarks.growth import run as growth
+from benchmarks.load import loops
+from benchmarks.progress import show_progress
+from benchmarks.report import growth_tables, speed_tables
+from benchmarks.report.publish import publish
 from benchmarks.results import Results
-from benchmarks.system import CHECKOUT
+from benchmarks.system.launch import CHECKOUT
 from launcher.errors import LauncherError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -28,36 +30,36 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 def measure(
     context: typer.Context,
     *,
-    quick: Annotated[bool, typer.Option(help="A minute instead of five.")] = False,
+    quick: Annotated[bool, typer.Option(help="One minute instead of four.")] = False,
     grow: Annotated[
         bool, typer.Option("--growth", help="Growth instead of speed; about ten minutes.")
     ] = False,
     smoke: Annotated[
-        bool, typer.Option(help="Everything as short as can be, for tests.", hidden=True)
+        bool, typer.Option(help="Everything as short as possible, for tests.", hidden=True)
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="The JSON file; .run/benchmark-….json unless given.")
+        Path | None, typer.Option(help="The JSON file. Default: .run/benchmark-….json")
     ] = None,
 ) -> None:
-    """Measure the system, on one that is started for it, and check that nothing was lost."""
+    """Start a separate system, measure it, and check that nothing was lost."""
     if context.invoked_subcommand is not None:
         return
     if quick and grow:
-        raise typer.BadParameter("--growth has no quick way")
+        raise typer.BadParameter("--growth cannot be combined with --quick")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if not load.has_wrk():
-        console.print("wrk is not installed: our own generator does the closed loop, too.")
-    plan = selections.SMOKE if smoke else selections.QUICK if quick else selections.STANDARD
-    results = _run(plan, growth=grow)
-    path = output or CHECKOUT / ".run" / f"benchmark-{results.selection}.json"
+    if not loops.has_wrk():
+        console.print("wrk is not installed: the built-in generator also drives the closed loop.")
+    scenario = scenarios.SMOKE if smoke else scenarios.QUICK if quick else scenarios.STANDARD
+    results = _run(scenario, grow=grow)
+    path = output or CHECKOUT / ".run" / f"benchmark-{results.scenario}.json"
     results.write(path)
     _show(results)
-    console.print(f"Written to {path}")
-    if results.complaints:
-        console.print("VOID: " + "; ".join(results.complaints), style="bold red")
+    console.print(f"Results: {path}")
+    if results.failures:
+        console.print("VOID: " + "; ".join(results.failures), style="bold red")
         raise typer.Exit(1)
-    console.print("All orders were settled, and stock and ledger are exact.")
+    console.print("All orders are settled, and stock and ledger are exact.")
 
 
 @app.command("publish")
@@ -65,40 +67,33 @@ def put_into_page(
     results: list[Path],
     page: Annotated[Path, typer.Option()] = CHECKOUT / "docs" / "performance.md",
 ) -> None:
-    """Put the figures of these JSON files into docs/performance.md and draw its pictures."""
+    """Write the figures of JSON files into docs/performance.md and draw its pictures."""
     publish(results, page)
 
 
-def _run(plan: selections.Plan, *, growth: bool) -> Results:
-    # On the disk of the checkout: a temporary folder may be in memory, which costs no fsync.
+def _run(scenario: scenarios.Scenario, *, grow: bool) -> Results:
+    # On the disk of the checkout: a temporary folder may be in memory, where fsync costs nothing.
     (CHECKOUT / ".run").mkdir(exist_ok=True)
-    began = time.monotonic()
-    steps = 3 if growth else selections.steps_of(plan)
+    started = time.monotonic()
+    steps = scenarios.GROWTH_STEPS if grow else scenario.steps
     with (
         tempfile.TemporaryDirectory(prefix="benchmark-", dir=CHECKOUT / ".run") as folder,
-        shown(console, steps) as progress,
+        show_progress(console, steps) as progress,
     ):
-        if growth:
-            results = selections.grow(_sizes(plan), Path(folder), progress)
+        if grow:
+            sizes = scenario.growth_sizes or growth.FULL
+            results = scenarios.measure_growth(sizes, Path(folder), progress)
         else:
-            results = selections.speed(plan, Path(folder), progress)
-    results.seconds = time.monotonic() - began
+            results = scenarios.measure_speed(scenario, Path(folder), progress)
+    results.seconds = time.monotonic() - started
     return results
 
 
-def _sizes(plan: selections.Plan) -> growth.Sizes:
-    return growth.TINY if plan is selections.SMOKE else growth.FULL
-
-
 def _show(results: Results) -> None:
-    found = results.document()
-    tables = speed_tables.tables(found)
-    if found["growth"]:
-        tables += growth_tables.tables(found["growth"])
-    for table in tables:
+    for table in speed_tables.tables(results) + growth_tables.tables(results):
         table.show(console)
-    if noise_percent(found) > NOISY_PERCENT:
-        console.print("Other processes used the machine meanwhile: do not trust these figures.")
+    if results.is_noisy:
+        console.print("Other processes used the machine: these figures are not reliable.")
 
 
 if __name__ == "__main__":

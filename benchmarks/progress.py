@@ -1,17 +1,20 @@
-"""What a run is doing, for the person who waits."""
+"""What a run is doing, for the person who watches it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from benchmarks.measure import Measurement
+from benchmarks.speed.orders import Measurement
+
+Update = Callable[[str], None]
+"""Shows how far the current step is."""
 
 
 class Progress:
-    """A bar with the step that is being done; where there is no terminal, a line for each."""
+    """A bar with the current step; without a terminal, a line per step."""
 
     def __init__(self, console: Console, bar: Bar, steps: int) -> None:
         self._console = console
@@ -26,22 +29,22 @@ class Progress:
         if not self._console.is_terminal:
             self._console.print(name)
 
-    def tell(self, text: str) -> None:
-        """Say how far the step is."""
+    def update(self, text: str) -> None:
+        """Show how far the current step is."""
         self._bar.update(self._task, description=text)
 
-    def tell_orders(self, one: Measurement) -> None:
-        """Show a measurement in short."""
-        latency = one.outcome.milliseconds
+    def show(self, one: Measurement) -> None:
+        """Print a short form of a measurement."""
+        latency = one.load.milliseconds
         self._console.print(
-            f"  {one.accepted_per_second:.0f} accepted/s, {one.settled_per_second:.0f} settled/s,"
+            f"  {one.load.per_second:.0f} accepted/s, {one.settled_per_second:.0f} settled/s,"
             f" p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms,"
-            f" {one.cpu_per_order:.2f} ms of CPU an order, {one.outcome.errors} errors"
+            f" {one.cpu_per_order:.2f} ms of CPU per order, {one.load.errors} errors"
         )
 
 
 @contextmanager
-def shown(console: Console, steps: int) -> Iterator[Progress]:
+def show_progress(console: Console, steps: int) -> Iterator[Progress]:
     """Show progress inside the block."""
     columns = (
         TextColumn("{task.description}"),

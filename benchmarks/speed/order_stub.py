@@ -1,4 +1,4 @@
-"""An OrderService that accepts everything at once, to see what the way to it costs."""
+"""A stub of order_service that accepts every order at once: shows what reaching it costs."""
 
 import asyncio
 import sys
@@ -18,19 +18,19 @@ SERVICE_NAME = order_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
 Context = ServicerContext[Any, Any]
 
 
-class Stub(OrderServiceServicer):
-    """Answers new orders as asked for and keeps nothing; has no other methods."""
+class OrderStub(OrderServiceServicer):
+    """Accepts new orders and stores nothing; the other methods are UNIMPLEMENTED."""
 
     async def CreateOrder(  # noqa: N802 - named by the proto
         self, request: order_pb2.CreateOrderRequest, context: Context
     ) -> order_pb2.Order:
-        """The order as if it had been stored."""
+        """The order, as if it were stored."""
         return _order(request)
 
     async def BatchCreateOrders(  # noqa: N802 - named by the proto
         self, request: order_pb2.BatchCreateOrdersRequest, context: Context
     ) -> order_pb2.BatchCreateOrdersResponse:
-        """The orders as if they had been stored."""
+        """The orders, as if they were stored."""
         results = [order_pb2.CreateOrderResult(order=_order(each)) for each in request.requests]
         return order_pb2.BatchCreateOrdersResponse(results=results)
 
@@ -57,8 +57,8 @@ def _order(request: order_pb2.CreateOrderRequest) -> order_pb2.Order:
 
 
 def _add(server: grpc.aio.Server) -> None:
-    # The base class that grpc generates answers the other methods with UNIMPLEMENTED.
-    add_OrderServiceServicer_to_server(Stub(), server)  # type: ignore[abstract]
+    # The generated base class has the other methods.
+    add_OrderServiceServicer_to_server(OrderStub(), server)  # type: ignore[abstract]
 
 
 async def _serve(address: str) -> None:

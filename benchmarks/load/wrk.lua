@@ -18,7 +18,7 @@ end
 function done(summary, latency)
   local errors = summary.errors
   io.write(string.format(
-    '\n{"answered": %d, "refused": %d, "broken": %d, "seconds": %f, "milliseconds": ' ..
+    '\n{"responses": %d, "error_responses": %d, "failed": %d, "seconds": %f, "milliseconds": ' ..
       '{"p50": %f, "p90": %f, "p99": %f, "p99.9": %f, "max": %f}}\n',
     summary.requests, errors.status, errors.connect + errors.read + errors.write,
     summary.duration / 1e6,

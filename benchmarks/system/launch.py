@@ -1,12 +1,13 @@
-"""A system of the benchmark's own, started by start-services.sh as users start theirs."""
+"""A separate system to measure, started by start-services.sh as users start theirs."""
 
+import asyncio
 import os
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,17 +22,18 @@ from launcher.layout import POSTGRES, RABBITMQ, SERVICES, Layout
 from launcher.rabbitmq import container, private_node
 from launcher.supervisor.supervisord import Supervisor
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
+
 _START = str(CHECKOUT / "start-services.sh")
 _START_SECONDS = 400
-"""Preparing a fresh checkout is part of the first start."""
+"""The first start also prepares a fresh checkout."""
 _STOP_SECONDS = 200
 _UNLIMITED = "1000000/second"
 
 
 @dataclass(frozen=True)
 class System:
-    """A running system: where it is, and ways to look into it."""
+    """A running system: its addresses, processes and databases (user, inventory and order)."""
 
     run_dir: Path
     environment: dict[str, str]
@@ -43,21 +45,21 @@ class System:
 
     @property
     def supervisor(self) -> Supervisor:
-        """What starts and stops its programs."""
+        """The supervisord that starts and stops its programs."""
         return Supervisor(Layout(CHECKOUT, self.run_dir))
 
     def pids(self) -> dict[str, int]:
-        """The pid of each program that runs, PostgreSQL, RabbitMQ and supervisord included."""
+        """The pid of each running program, with PostgreSQL, RabbitMQ and supervisord."""
         running = {state.name: state.pid for state in self.supervisor.states() if state.pid}
         process = self.supervisor.process()
         return running | ({"supervisord": process.pid} if process else {})
 
     def token(self, user_id: int, role: str = "customer") -> str:
-        """An access token of a user, as a log-in would give it."""
+        """An access token for a user, as a log-in returns it."""
         return AccessTokens(self.environment["JWT_SECRET"]).issue(user_id, role)
 
     def url(self, database: str) -> str:
-        """The SQLAlchemy URL of a database: user, inventory or order."""
+        """The SQLAlchemy URL of a database."""
         return self.environment[f"{database.upper()}_DATABASE_URL"]
 
     @property
@@ -65,36 +67,53 @@ class System:
         """The SQLAlchemy URL of PostgreSQL's superuser."""
         return self.environment["POSTGRES_ADMIN_URL"]
 
-    async def connect(self, database: str) -> "asyncpg.Connection[Any]":
-        """A connection to a database: user, inventory or order."""
-        return await asyncpg.connect(self.url(database).replace("+asyncpg", "", 1))
+    @asynccontextmanager
+    async def connect(self, database: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        """A connection to a database inside the block."""
+        async with _connect(self.url(database)) as connection:
+            yield connection
 
-    async def administer(self, statement: str) -> None:
+    def fetch_value(self, database: str, statement: str, *parameters: object) -> Any:
+        """The first value that a statement returns, on a connection of its own."""
+
+        async def fetch() -> Any:
+            async with self.connect(database) as connection:
+                return await connection.fetchval(statement, *parameters)
+
+        return asyncio.run(fetch())
+
+    async def execute_as_admin(self, statement: str) -> None:
         """Execute a statement as PostgreSQL's superuser."""
-        connection = await asyncpg.connect(self.admin_url.replace("+asyncpg", "", 1))
-        try:
+        async with _connect(self.admin_url) as connection:
             await connection.execute(statement)
-        finally:
-            await connection.close()
+
+
+@asynccontextmanager
+async def _connect(url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    connection = await asyncpg.connect(url.replace("+asyncpg", "", 1))
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 @contextmanager
-def running(run_dir: Path, **variables: str) -> Iterator[System]:
-    """Run a system in `run_dir`, from an empty one, inside the block; leaves nothing behind."""
+def run_system(run_dir: Path, **variables: str) -> Iterator[System]:
+    """Run an empty system in `run_dir` inside the block; leaves nothing behind."""
     if private_node.find_script() is None and container.engine_available():
-        raise LauncherError(
-            "install rabbitmq-server: the CPU of one in a container is not to be seen"
-        )
+        raise LauncherError("install rabbitmq-server: the CPU of a container cannot be measured")
     environment = _environment(run_dir, variables)
     _remove(environment, run_dir)
     try:
-        started = _call(environment, "--detach", "--no-demo", seconds=_START_SECONDS)
+        started = _start_services(environment, "--detach", "--no-demo", seconds=_START_SECONDS)
         if started.returncode:
             raise LauncherError(f"start-services.sh failed:\n{started.stdout}{started.stderr}")
-        known = read_env_file(run_dir / "secrets.env") | read_env_file(run_dir / "environment.env")
-        system = System(run_dir, environment | known)
+        written = read_env_file(run_dir / "secrets.env") | read_env_file(
+            run_dir / "environment.env"
+        )
+        system = System(run_dir, environment | written)
         if RABBITMQ not in system.pids():
-            raise LauncherError("the CPU of a RabbitMQ that is not its own is not to be seen")
+            raise LauncherError("the CPU of a RabbitMQ outside the system cannot be measured")
         yield system
     finally:
         _remove(environment, run_dir)
@@ -103,22 +122,22 @@ def running(run_dir: Path, **variables: str) -> Iterator[System]:
 def _remove(environment: dict[str, str], run_dir: Path) -> None:
     if run_dir.exists():
         _kill(Supervisor(Layout(CHECKOUT, run_dir)))
-        _call(environment, "stop", seconds=_STOP_SECONDS)
+        _start_services(environment, "stop", seconds=_STOP_SECONDS)
         shutil.rmtree(run_dir)
 
 
 def _kill(supervisor: Supervisor) -> None:
-    """End at once all that would leave nothing behind: to stop RabbitMQ in order takes long."""
+    """Kill what leaves nothing behind when killed: an orderly stop of RabbitMQ takes long."""
     programs = [state.pid for state in supervisor.states() if state.name != POSTGRES and state.pid]
     process = supervisor.process()
-    # supervisord first: it would start them again.
+    # supervisord first: it would restart the others.
     for pid in [*([process.pid] if process else []), *programs]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def _environment(run_dir: Path, variables: dict[str, str]) -> dict[str, str]:
-    """The caller's environment without what places or tunes a system, and places of our own."""
+    """The caller's environment without settings of the system, with free ports and `run_dir`."""
     read_by_services = {
         field.upper()
         for service in SERVICES
@@ -135,7 +154,7 @@ def _environment(run_dir: Path, variables: dict[str, str]) -> dict[str, str]:
     own["RUN_DIR"] = str(run_dir)
     own["RABBITMQ_URL"] = f"amqp://guest:guest@localhost:{broker}/"
     own["RABBITMQ_MANAGEMENT_PORT"] = str(management)
-    # All clients come from one address here.
+    # All clients have one address here.
     own["LOGIN_RATE"] = own["LOGIN_FAILURE_RATE"] = _UNLIMITED
     return inherited | own | variables
 
@@ -148,8 +167,8 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _call(
-    environment: dict[str, str], *arguments: str, seconds: float = 60
+def _start_services(
+    environment: dict[str, str], *arguments: str, seconds: float
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [_START, *arguments],

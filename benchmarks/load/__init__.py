@@ -1,0 +1,1 @@
+"""HTTP load: requests prepared in files, sent in a closed or an open loop."""

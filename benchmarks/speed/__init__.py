@@ -1,0 +1,1 @@
+"""How fast orders and reads are, and what each component can do alone."""

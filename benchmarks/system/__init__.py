@@ -1,0 +1,1 @@
+"""The system to measure: started, filled with data, observed and checked."""
