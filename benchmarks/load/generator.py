@@ -11,13 +11,13 @@ It can also drive a closed loop, for machines without wrk.
 import asyncio
 import math
 import random
-import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 import typer
@@ -26,100 +26,160 @@ import uvloop
 from benchmarks.load import requests
 from benchmarks.load.loops import LoadResult
 
-MAX_CLIENTS = 1024
+MAX_CONNECTIONS = 1024
 LAST_RESPONSES_SECONDS = 15.0
-"""A request without a response this long after the last one was due has failed."""
+"""A request without a response this long after the last one was sent has failed."""
 
-_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+_HEAD_END = b"\r\n\r\n"
+_LENGTH = b"content-length:"
 
-NextDue = Callable[[], Awaitable[float | None]]
-"""Returns when a client's next request is due, or was; None if it has no more to send."""
+
+class _Connection(asyncio.Protocol):
+    """A keep-alive connection with one request at a time."""
+
+    def __init__(self, load: "_Load") -> None:
+        self._load = load
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+        self._due = 0.0
+        self.busy = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def send(self, request: bytes, due: float) -> None:
+        self._due, self.busy = due, True
+        if self._transport:
+            self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head_end = self._buffer.find(_HEAD_END)
+        if head_end < 0:
+            return
+        head = self._buffer[:head_end].lower()
+        at = head.find(_LENGTH)
+        length = int(head[at + len(_LENGTH) :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+        if len(self._buffer) < head_end + len(_HEAD_END) + length:
+            return
+        self._buffer, self.busy = b"", False
+        self._load.received(self, int(head[9:12]), self._due)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._load.lost(self)
 
 
 class _Load:
-    """Clients with a keep-alive connection each, and the results of their requests."""
+    """Sends requests over its connections and counts what becomes of them.
 
-    def __init__(self, address: str, prepared: Sequence[bytes]) -> None:
+    When a connection is free, `next_due` returns when its next request is due, or was; None if no
+    request waits.
+    """
+
+    def __init__(
+        self, address: str, prepared: Sequence[bytes], next_due: Callable[[], float | None]
+    ) -> None:
         self._host, _, self._port = address.rpartition(":")
         self._requests = cycle(prepared)
-        self.clients = set[asyncio.Task[None]]()
-        self.latencies: list[float] = []
+        self._next_due = next_due
+        self._opening = set[asyncio.Task[None]]()
+        self._idle: list[_Connection] = []
+        self._connections = 0
+        self.sent = 0
         self.error_responses = 0
         self.failed = 0
+        self.latencies: list[float] = []
         self.started = self.last_response = time.perf_counter()
 
-    def start_client(self, next_due: NextDue) -> None:
-        client = asyncio.create_task(self._send(next_due))
-        self.clients.add(client)
-        client.add_done_callback(self.clients.discard)
+    async def connect(self, count: int = 1) -> None:
+        self._connections += count
+        await asyncio.gather(*(self._connect() for _ in range(count)))
 
-    async def _send(self, next_due: NextDue) -> None:
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            reader, writer = await asyncio.open_connection(self._host, int(self._port))
-            while (due := await next_due()) is not None:
-                writer.write(next(self._requests))
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = _LENGTH.search(head)
-                await reader.readexactly(int(length[1]) if length else 0)
-                self.last_response = time.perf_counter()
-                self.latencies.append(self.last_response - due)
-                self.error_responses += int(head[9:12]) >= 400
-            writer.close()
-        except (OSError, EOFError, asyncio.CancelledError):
+            _, connection = await loop.create_connection(
+                lambda: _Connection(self), self._host, int(self._port)
+            )
+        except OSError:
+            self._connections -= 1
+            self.sent += 1
             self.failed += 1
+        else:
+            self._free(connection)
+
+    def dispatch(self) -> None:
+        """Give a request that is due to an idle connection, or to a new one."""
+        if self._idle:
+            self._free(self._idle.pop())
+        elif self._connections < MAX_CONNECTIONS:
+            task = asyncio.create_task(self.connect())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    def _free(self, connection: _Connection) -> None:
+        due = self._next_due()
+        if due is None:
+            self._idle.append(connection)
+        else:
+            self.sent += 1
+            connection.send(next(self._requests), due)
+
+    def received(self, connection: _Connection, status: int, due: float) -> None:
+        self.last_response = time.perf_counter()
+        self.latencies.append(self.last_response - due)
+        self.error_responses += status >= 400
+        self._free(connection)
+
+    def lost(self, connection: _Connection) -> None:
+        self._connections -= 1
+        if connection.busy:
+            self.failed += 1
+        elif connection in self._idle:
+            self._idle.remove(connection)
 
     async def finish(self) -> None:
         """Wait for the last responses; what has none has failed."""
-        if self.clients:
-            _, late = await asyncio.wait(self.clients, timeout=LAST_RESPONSES_SECONDS)
-            for client in late:
-                client.cancel()
-            await asyncio.gather(*late)
+        await _wait_until(lambda: len(self.latencies) + self.failed >= self.sent)
+        self.failed = max(self.failed, self.sent - len(self.latencies))
+
+
+async def _wait_until(done: Callable[[], bool]) -> None:
+    """Return when it is done, or after LAST_RESPONSES_SECONDS."""
+    deadline = time.perf_counter() + LAST_RESPONSES_SECONDS
+    while not done() and time.perf_counter() < deadline:  # noqa: ASYNC110 - an event per response costs more
+        await asyncio.sleep(0.005)
 
 
 async def _open_loop(address: str, prepared: Sequence[bytes], rate: float, seconds: float) -> _Load:
-    waiting = asyncio.Queue[float | None]()
-    idle = 0
-
-    async def next_due() -> float | None:
-        nonlocal idle
-        idle += 1
-        due = await waiting.get()
-        idle -= 1
-        return due
-
+    waiting = deque[float]()
     gaps = random.Random(1)
-    load = _Load(address, prepared)
-    due = load.started
+    load = _Load(address, prepared, lambda: waiting.popleft() if waiting else None)
+    await load.connect(16)
+    due = load.started = time.perf_counter()
     end = due + seconds
     while due < end:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        waiting.put_nowait(due)
-        if waiting.qsize() > idle and len(load.clients) < MAX_CLIENTS:
-            load.start_client(next_due)
+        waiting.append(due)
+        load.dispatch()
         due += gaps.expovariate(rate)
-    for _ in load.clients:
-        waiting.put_nowait(None)
-    await load.finish()
-    while not waiting.empty():
-        load.failed += waiting.get_nowait() is not None
+    await _wait_until(lambda: not waiting)
+    load.failed += len(waiting)
+    load.sent += len(waiting)
     return load
 
 
 async def _closed_loop(
     address: str, prepared: Sequence[bytes], clients: int, seconds: float
 ) -> _Load:
-    end = time.perf_counter() + seconds
-
-    async def next_due() -> float | None:
+    def next_due() -> float | None:
         now = time.perf_counter()
         return now if now < end else None
 
-    load = _Load(address, prepared)
-    for _ in range(clients):
-        load.start_client(next_due)
-    await asyncio.sleep(seconds)
-    await load.finish()
+    end = time.perf_counter() + seconds
+    load = _Load(address, prepared, next_due)
+    await load.connect(clients)
+    await asyncio.sleep(end - time.perf_counter())
     return load
 
 
@@ -151,6 +211,7 @@ async def _run(
         if rate
         else _closed_loop(address, prepared, clients, seconds)
     )
+    await load.finish()
     return _result(load, time.process_time() - cpu)
 
 
