@@ -11,6 +11,26 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _create_products()
+    _create_reservations()
+    _create_stock_movements()
+    op.create_table(
+        "stock_balances",
+        sa.Column("product_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("movement_id", sa.BigInteger(), nullable=False),
+        sa.Column("balance", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("product_id", name=op.f("pk_stock_balances")),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("stock_balances")
+    op.drop_table("stock_movements")
+    op.drop_table("reservations")
+    op.drop_table("products")
+
+
+def _create_products() -> None:
     op.create_table(
         "products",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
@@ -35,6 +55,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_products")),
         postgresql_with={"fillfactor": 50},
     )
+
+
+def _create_reservations() -> None:
     op.create_table(
         "reservations",
         sa.Column("order_id", sa.Uuid(), nullable=False),
@@ -52,6 +75,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("order_id", name=op.f("pk_reservations")),
     )
+
+
+def _create_stock_movements() -> None:
     op.create_table(
         "stock_movements",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
@@ -85,17 +111,3 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("order_id IS NOT NULL"),
     )
-    op.create_table(
-        "stock_balances",
-        sa.Column("product_id", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("movement_id", sa.BigInteger(), nullable=False),
-        sa.Column("balance", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("product_id", name=op.f("pk_stock_balances")),
-    )
-
-
-def downgrade() -> None:
-    op.drop_table("stock_balances")
-    op.drop_table("stock_movements")
-    op.drop_table("reservations")
-    op.drop_table("products")
