@@ -1,6 +1,6 @@
 """Generates the Python modules of every `.proto` file in this folder: `python -m proto.generate`.
 
-The generated files are committed; a test generates them anew and fails on a difference.
+The generated files are committed; a test regenerates them and fails on a difference.
 """
 
 import sys

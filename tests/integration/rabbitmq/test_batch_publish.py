@@ -99,7 +99,7 @@ async def test_messages_of_a_batch_are_queued_in_their_order(
 async def test_batches_and_single_publishes_share_a_channel(
     channel: AbstractChannel, underlay: AbstractUnderlayChannel
 ) -> None:
-    """Delivery tags stay right whoever publishes, also at the same time."""
+    """Delivery tags stay right with any publishers, also concurrent ones."""
     outcomes = await asyncio.gather(
         *(publish_batch(underlay, "", [message() for _ in range(7)], TIMEOUT) for _ in range(5)),
         *(
