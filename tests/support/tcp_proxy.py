@@ -12,7 +12,7 @@ _CHUNK = 64 * 1024
 
 
 class TcpProxy:
-    """Forwards to `host:port` (or to a unix socket in the folder `host`), unless told to fail."""
+    """Forwards to `host:port` (or to a unix socket in the folder `host`) until it has to fail."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
