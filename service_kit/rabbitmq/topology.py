@@ -54,7 +54,7 @@ async def declare_topology(channel: AbstractChannel, topology: Topology) -> None
             log.warning("optional queue unavailable", queue=queue.name)
             await channel.reopen()
         except ChannelPreconditionFailed:
-            # Not an outage, although it ends the session like one: an operator must delete the queue.
+            # Not an outage, although it ends the session too: an operator must delete the queue.
             log.exception("queue exists with other arguments", queue=queue.name)
             raise
 
