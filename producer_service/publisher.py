@@ -68,7 +68,7 @@ class Publisher:
                     # After a quorum queue lost its leader, a channel may nack everything.
                     raise ConnectionError("the broker nacks events")
                 if owed_confirms and owes_confirms(self._channel):
-                    # The broker has read them, since it has answered declarations that followed:
+                    # The broker has read them, for it has responded to a declaration after them:
                     # these confirms will never arrive.
                     raise ConnectionError("the broker does not confirm events")
                 await declare_topology(topology, TOPOLOGY)

@@ -69,7 +69,7 @@ def list_letters(
 def redrive_letters(
     event_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[EVENT_ID]...", help="Ids of events, as `list` shows them."),
+        typer.Argument(metavar="EVENT_ID", help="Ids of events, as `list` shows them."),
     ] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,

@@ -1,6 +1,7 @@
 """Orders through outbox, producer, broker, consumer and inventory, until they are settled."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -21,7 +22,8 @@ from tests.integration.environment import (
     ready,
     take_messages,
 )
-from tests.support.services import ask, orders_running
+from tests.support.infrastructure import Infrastructure
+from tests.support.services import orders_running
 from tests.support.waiting import eventually
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -179,23 +181,26 @@ async def test_an_event_that_is_delivered_again_changes_nothing(environment: Env
 
 
 async def test_an_order_whose_event_was_lost_is_republished_and_settled(
-    environment: Environment, order_database_url: str
+    environment: Environment, infrastructure: Infrastructure
 ) -> None:
+    """The order service has its own database: with another one's interval it would compete."""
     product = await environment.product(10)
-    async with orders_running(
-        order_database_url,
-        users_address=environment.users_address,
-        inventory_address=environment.inventory.address,
-        producer_address=environment.producer_address,
-        order_republish_seconds=0.5,
-    ) as impatient:
-        item = order_pb.NewOrderItem(product_id=product, quantity=1)
-        request = order_pb.CreateOrderRequest(user_id=environment.user_id, items=[item])
-        placed = await ask(impatient.stub.CreateOrder, request)
-        # The event may be in the queue more than once by now: it is republished all the time.
+    async with (
+        infrastructure.database() as database_url,
+        orders_running(
+            database_url,
+            users_address=environment.users_address,
+            inventory_address=environment.inventory.address,
+            producer_address=environment.producer_address,
+            order_republish_seconds=0.5,
+        ) as orders,
+    ):
+        republishing = replace(environment, orders=orders)
+        (placed,) = await republishing.place({product: 1})
+        # It may be in the queue more than once already, because it is republished all the time.
         await eventually(lambda: ready(environment.broker))
         await purge(environment.broker, INVENTORY_QUEUE)
         await eventually(lambda: ready(environment.broker))
-        async with environment.consuming():
-            assert await environment.statuses([placed.id]) == {"CONFIRMED"}
+        async with republishing.consuming():
+            assert await republishing.statuses([placed]) == {"CONFIRMED"}
     assert await environment.stock(product) == 9
