@@ -301,11 +301,20 @@ async def test_what_was_redriven_before_the_broker_failed_is_reported(
         exchange = await channel.get_exchange(DEAD_LETTER_EXCHANGE)
         messages = [aio_pika.Message(b"{}", message_id=f"event-{n}") for n in range(1_000)]
         await asyncio.gather(*(exchange.publish(each, ORDER_CREATED) for each in messages))
-    async with proxied(environment.broker.url) as (proxy, url):
+    async with (
+        proxied(environment.broker.url) as (proxy, url),
+        amqp_channel(environment.broker) as channel,
+    ):
         redriving = asyncio.create_task(
             dead_letters(environment, "redrive", "--all", RABBITMQ_URL=url)
         )
-        await eventually(lambda: ready(environment.broker), every=0.01)
+
+        async def redriven() -> int:
+            declared = await channel.declare_queue(INVENTORY_QUEUE, passive=True)
+            return declared.declaration_result.message_count or 0
+
+        # A thousand letters are read before the first one is redriven.
+        await eventually(redriven, within=60.0, every=0.01)
         await proxy.cut()
         done = await redriving
     assert done.code == 2
