@@ -21,8 +21,8 @@ from service_kit.pacing import retry_forever
 
 T = TypeVar("T")
 
-MAX_INTERNAL_ERRORS = 5
-"""A call that a dependency fails this often, other than transiently, is given up."""
+MAX_INTERNAL_ERRORS = 6
+"""A call that a dependency fails this often, other than transiently, is given up: after 3 s."""
 
 
 async def handle_events(

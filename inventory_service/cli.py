@@ -7,7 +7,6 @@ from inventory_service.settings import Settings
 from service_kit import cli
 from service_kit.consistency import Check, Finding
 from service_kit.postgres.engine import open_engine
-from service_kit.postgres.migrations import migrate
 
 STATEMENT_SECONDS = 600.0
 """The whole ledger is read: that may take minutes."""
@@ -23,7 +22,7 @@ def migrate_database(env_file: cli.EnvFile = None) -> None:
     `serve` does the same before it serves.
     """
     settings = cli.load_settings(Settings, env_file)
-    cli.run(migrate(settings.inventory_database_url, "inventory_service"))
+    cli.run_migrations(settings.inventory_database_url, "inventory_service")
 
 
 @commands.command()

@@ -17,7 +17,6 @@ from service_kit import cli
 from service_kit.consistency import Check, Finding
 from service_kit.errors import Unavailable
 from service_kit.postgres.engine import open_engine
-from service_kit.postgres.migrations import migrate
 from service_kit.settings import DEFAULT_BROKER_URL, BrokerUrl
 
 STATEMENT_SECONDS = 600.0
@@ -39,7 +38,7 @@ def migrate_database(env_file: cli.EnvFile = None) -> None:
     The service does the same when it starts. Safe to run again, and beside it.
     """
     settings = cli.load_settings(Settings, env_file)
-    cli.run(migrate(settings.order_database_url, "order_service"))
+    cli.run_migrations(settings.order_database_url, "order_service")
 
 
 @commands.command()

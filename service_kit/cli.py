@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import structlog
 import typer
+from alembic.util import CommandError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -23,6 +24,7 @@ from service_kit.consistency import Check, Finding
 from service_kit.errors import ServiceError
 from service_kit.lifecycle import Serve
 from service_kit.lifecycle import run as run_service
+from service_kit.postgres.migrations import migrate
 from service_kit.settings import ServiceSettings, SettingsError, load
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -100,6 +102,15 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except ServiceError as error:
         raise fail(f"{error.message} ({error.reason})") from error
+
+
+def run_migrations(url: str, package: str) -> None:
+    """Bring the database at `url` to the newest revision of `package`, and say so."""
+    try:
+        run(migrate(url, package))
+    except CommandError as error:
+        raise fail(f"the database cannot be migrated: {error}") from error
+    stdout.print("The database is at the newest revision.")
 
 
 def fail(message: str) -> typer.Exit:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import structlog
 import uvloop
-from stamina.instrumentation import set_on_retry_hooks
+from stamina.instrumentation import PrometheusOnRetryHook, set_on_retry_hooks
 
 from service_kit.errors import PortUnavailable
 from service_kit.observability import logs
@@ -39,7 +39,7 @@ def run(name: str, settings: type[S], serve: Serve[S]) -> int:
         print(f"{name}: settings are missing or invalid:\n{error}", file=sys.stderr)
         return 2
     logs.configure(name, loaded.log_level)
-    set_on_retry_hooks([log_retry])
+    set_on_retry_hooks([log_retry, PrometheusOnRetryHook])
     _tune_gc()
     return uvloop.run(_until_stopped(serve, loaded))
 

@@ -3,7 +3,6 @@
 import typer
 
 from service_kit import cli
-from service_kit.postgres.migrations import migrate
 from user_service.settings import Settings
 
 commands = typer.Typer()
@@ -17,4 +16,4 @@ def migrate_database(env_file: cli.EnvFile = None) -> None:
     `serve` does the same before it serves.
     """
     settings = cli.load_settings(Settings, env_file)
-    cli.run(migrate(settings.user_database_url, "user_service"))
+    cli.run_migrations(settings.user_database_url, "user_service")

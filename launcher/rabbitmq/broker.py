@@ -31,13 +31,14 @@ def choose_broker(
 
     Installs the distribution's package only if nothing else is available, and says so first.
     """
+    # A package that is being installed has its files in place before they are usable, and may
+    # start a server of its own.
+    apt.wait_for_others(notify)
     endpoint = Endpoint.from_environment(environment)
     error = probe.connection_error(endpoint.url)
     if error is None:
         return Broker(endpoint, "already running")
     _require_startable(endpoint, error)
-    # A package that is being installed has its files in place before they are usable.
-    apt.wait_for_others(notify)
     script = private_node.find_script()
     if script is None and container.engine_available():
         return Broker(endpoint, "Docker container", container.program(layout, endpoint))

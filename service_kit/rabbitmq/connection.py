@@ -11,14 +11,14 @@ from aio_pika.connection import make_url
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
 from service_kit.errors import Unavailable
-from service_kit.pacing import MAX_BACKOFF_SECONDS, retry_forever
+from service_kit.pacing import retry_forever
 
 log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10
-STABLE_SECONDS = MAX_BACKOFF_SECONDS
-"""A session that fails sooner counts as a failed attempt to connect."""
+RECONNECT_SECONDS = 0.2
+"""Pause after a session that failed."""
 
 BROKER_FAILURES = (AMQPError, OSError, TimeoutError, ChannelInvalidStateError)
 """What a broker that is unavailable, or a connection that ends, raises."""
@@ -30,33 +30,32 @@ Session = Callable[[AbstractConnection], Awaitable[None]]
 async def keep_connected(url: str, name: str, session: Session) -> None:
     """Run `session` on a connection, and again on a new one whenever either fails.
 
-    Returns once `session` does. Attempts to connect back off; after a session that was stable the
-    first one is immediate.
+    Returns once `session` does. Attempts to connect back off; after a session that failed the
+    first one follows soon.
     """
     while True:
         async for attempt in retry_forever("connect to the broker", BROKER_FAILURES):
             with attempt:
-                if await _run_session(url, name, session):
-                    return
-
-
-async def _run_session(url: str, name: str, session: Session) -> bool:
-    """Whether the session returned; False if it failed after it was stable.
-
-    Raises what failed before that.
-    """
-    async with await _connect(url, name) as connection:
+                connection = await _connect(url, name)
         log.info("broker connected", connection=name)
-        clock = asyncio.get_running_loop().time
-        started = clock()
         try:
-            await session(connection)
+            async with connection:
+                return await _run_session(session, connection)
         except BROKER_FAILURES as error:
             log.warning("broker connection lost", connection=name, error=repr(error))
-            if clock() - started < STABLE_SECONDS:
-                raise
-            return False
-        return True
+        await asyncio.sleep(RECONNECT_SECONDS)
+
+
+async def _run_session(session: Session, connection: AbstractConnection) -> None:
+    try:
+        await session(connection)
+    except asyncio.CancelledError as error:
+        # aiormq cancels the calls that wait for a broker which is silent for too long. Without a
+        # request to cancel this task that is a failure of the connection.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionError("the broker did not respond") from error
 
 
 @asynccontextmanager

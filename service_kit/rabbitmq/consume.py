@@ -59,11 +59,15 @@ class BatchConsumer:
         async def arrive(message: DeliveredMessage) -> None:
             self._arrived.put_nowait(message)
 
-        self._channel.closing.add_done_callback(lambda _: self._end("the channel was closed"))
+        self._channel.closing.add_done_callback(self._closed)
         self._channel.on_consumer_cancel_callbacks.add(
             lambda _: self._end("the broker cancelled the consumer: was its queue deleted?")
         )
         self._tag = (await self._channel.basic_consume(queue, arrive)).consumer_tag or ""
+
+    def _closed(self, closing: "asyncio.Future[object]") -> None:
+        cause = None if closing.cancelled() else closing.exception()
+        self._end(f"the channel was closed: {cause!r}" if cause else "the channel was closed")
 
     def _end(self, reason: str) -> None:
         if not self._ended.done():

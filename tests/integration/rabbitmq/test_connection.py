@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from service_kit.errors import Unavailable
 from service_kit.pacing import log_retry
 from service_kit.rabbitmq import connection as connections
 from service_kit.rabbitmq.connection import (
+    RECONNECT_SECONDS,
     fail_when_closed,
     keep_connected,
     open_channel,
@@ -74,8 +76,7 @@ async def test_a_session_that_fails_is_run_again_on_a_new_connection(
         "event": "broker connection lost",
         "log_level": "warning",
     }
-    assert [logged[0], logged[1], logged[3]] == [connected, lost, connected]
-    assert (logged[2]["event"], logged[2]["task"]) == ("backing off", "connect to the broker")
+    assert logged == [connected, lost, connected]
 
 
 async def test_an_error_of_the_session_that_is_not_the_brokers_ends_it(broker: Broker) -> None:
@@ -86,38 +87,46 @@ async def test_an_error_of_the_session_that_is_not_the_brokers_ends_it(broker: B
         await keep_connected(broker.url, "test", session)
 
 
-async def test_sessions_that_fail_at_once_back_off(broker: Broker, logged: Logged) -> None:
+async def test_between_sessions_that_fail_at_once_there_is_a_pause(
+    broker: Broker, logged: Logged
+) -> None:
     starts: list[float] = []
 
     async def session(connection: AbstractConnection) -> None:
         starts.append(time.monotonic())
-        if len(starts) < 5:
+        if len(starts) < 4:
             raise ConnectionError("closed at once")
 
     await keep_connected(broker.url, "test", session)
-    pauses = [entry["seconds"] for entry in logged if entry["event"] == "backing off"]
-    assert [entry["attempt"] for entry in logged if entry["event"] == "backing off"] == [1, 2, 3, 4]
-    assert pauses == sorted(pauses)
-    assert pauses[-1] >= 0.8
-    assert starts[-1] - starts[0] >= sum(pauses) - 0.1
+    assert min(later - earlier for earlier, later in pairwise(starts)) >= RECONNECT_SECONDS
+    assert events(logged).count("broker connection lost") == 3
 
 
-async def test_after_a_stable_session_the_first_attempt_is_immediate(
+async def test_a_broker_that_falls_silent_during_a_call_is_connected_to_again(
     broker: Broker, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "STABLE_SECONDS", 0.05)
+    monkeypatch.setattr(connections, "HEARTBEAT_SECONDS", 1)
     sessions = 0
+    async with proxied(broker.url) as (proxy, url):
 
-    async def session(connection: AbstractConnection) -> None:
-        nonlocal sessions
-        sessions += 1
-        if sessions < 4:
-            await asyncio.sleep(0.1)
-            raise ConnectionError("lost")
+        async def session(connection: AbstractConnection) -> None:
+            nonlocal sessions
+            sessions += 1
+            channel = await connection.channel()
+            if sessions == 1:
+                proxy.pause()
+                await channel.declare_queue("unanswered", exclusive=True)
 
-    await keep_connected(broker.url, "test", session)
-    assert "backing off" not in events(logged)
-    assert events(logged).count("broker connection lost") == 3
+        kept = asyncio.create_task(keep_connected(url, "test", session))
+        await eventually(lambda: _count(logged, "broker connection lost"))
+        await proxy.resume()
+        async with asyncio.timeout(30):
+            await kept
+    assert sessions == 2
+
+
+async def _count(logged: Logged, event: str) -> int:
+    return events(logged).count(event)
 
 
 async def test_attempts_to_connect_pause_longer_and_longer_but_never_over_two_seconds(
