@@ -21,7 +21,7 @@ from tests.support.infrastructure import CHECKOUT
 
 DOCS = CHECKOUT / "docs"
 DECISIONS = sorted(DOCS.glob("decisions/[0-9]*.md"))
-PAGES = [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 MAX_README_LINES = 150
 EXAMPLES = ("proto/review.proto", "review_service/")
 """Files that a reader of "Add a service" creates."""
