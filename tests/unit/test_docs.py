@@ -175,7 +175,9 @@ def test_each_variable_of_the_launcher_is_one_that_it_reads() -> None:
 
 def test_each_route_is_documented_and_nothing_else_is() -> None:
     page = DOCS / "api.md"
-    calls = [row[0] for heading in ("Calls", "Legacy paths") for row in rows(section(page, heading))]
+    calls = [
+        row[0] for heading in ("Calls", "Legacy paths") for row in rows(section(page, heading))
+    ]
     named = {tuple(span.split()) for call in calls for span in code_spans(call)}
     assert named == {(route.method, route.path) for route in ROUTES}
 
