@@ -1,4 +1,4 @@
-"""Rate limits of registration, log-in and wrong passwords.
+"""Rate limits of registration, login and wrong passwords.
 
 Against password guessing: few failures for an account from one address, and a limit on failures
 from all addresses together. Against locking owners out: only failures count against an account,
@@ -44,7 +44,7 @@ class RateLimits:
 
     @asynccontextmanager
     async def login_attempt(self, address: str, email: str) -> AsyncIterator[None]:
-        """Count the log-in attempt in the block; it failed if the block raises Unauthenticated."""
+        """Count the login attempt in the block; it failed if the block raises Unauthenticated."""
         network, account = _network(address), canonical(email)
         pair = account, network
         await self._count(self._attempts, "login", network)

@@ -33,7 +33,7 @@ async def handle_events(
     While a dependency is unavailable, the call to it is repeated. Events may be handled again.
     """
     # A call for one event has its context, so that dependencies log its request id. A call for
-    # many has none, but an event that fails is soon called for by itself.
+    # many has none, but an event that fails is soon called for separately.
     context = events[0].context if len(events) == 1 else CallContext()
     try:
         with bound(context):

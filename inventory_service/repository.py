@@ -150,13 +150,13 @@ async def update_product(
 async def get_summaries(
     connection: AsyncConnection, product_ids: Collection[int]
 ) -> dict[int, ProductSummary]:
-    """Those of these products that exist, by id."""
+    """The products that exist, by id."""
     rows = await connection.execute(_SUMMARIES, {"products": list(product_ids)})
     return {row.id: ProductSummary(*row) for row in rows}
 
 
 async def lock_stock(connection: AsyncConnection, product_ids: Collection[int]) -> dict[int, int]:
-    """The stock of those of these products that exist, locked until the transaction ends."""
+    """The stock of the products that exist, by id, locked until the transaction ends."""
     rows = await connection.execute(_LOCK_STOCK, {"products": list(product_ids)})
     return {row.id: row.stock for row in rows}
 
@@ -249,7 +249,7 @@ async def list_movements(
 async def get_reservations(
     connection: AsyncConnection, order_ids: Sequence[uuid.UUID]
 ) -> list[ReservationRecord]:
-    """What was decided for those of these orders that it was for, with their movements."""
+    """The reservations of these orders with their movements; orders without one are left out."""
     parameters = {"orders": order_ids}
     # Reservations first: their movements were committed with them, or are newer.
     rows = await connection.execute(

@@ -1,4 +1,4 @@
-"""Decides what orders' updates do to stock: pure, for a batch against locked rows."""
+"""Plans a batch of stock updates against locked rows, without I/O."""
 
 import uuid
 from collections import Counter

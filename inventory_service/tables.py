@@ -77,7 +77,7 @@ products = Table(
     postgresql_with={"fillfactor": 50},
 )
 # No foreign key: products are never deleted, and their rows are locked whenever a movement is
-# written, so a second look-up of each would buy nothing.
+# written, so a second lookup of each would buy nothing.
 stock_movements = Table(
     "stock_movements",
     metadata,

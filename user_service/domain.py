@@ -114,7 +114,7 @@ def valid_email(text: str) -> str:
     """The canonical form of an address; InvalidArgument (INVALID_EMAIL) if it is not one."""
     address = canonical_email(text)
     if address is None:
-        raise InvalidArgument("INVALID_EMAIL", "This is not an e-mail address.", field="email")
+        raise InvalidArgument("INVALID_EMAIL", "The e-mail address is invalid.", field="email")
     return address
 
 

@@ -55,7 +55,7 @@ class System:
         return running | ({"supervisord": process.pid} if process else {})
 
     def token(self, user_id: int, role: str = "customer") -> str:
-        """An access token for a user, as a log-in returns it."""
+        """An access token for a user, as a login returns it."""
         return AccessTokens(self.environment["JWT_SECRET"]).issue(user_id, role)
 
     def url(self, database: str) -> str:

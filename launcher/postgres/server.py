@@ -79,7 +79,7 @@ class EmbeddedPostgres:
         return f"postgresql+asyncpg://{user}:{password}@/{database}?host={host}"
 
     def program(self) -> Program:
-        """Create the missing ones of cluster, role and databases; return the server to supervise.
+        """Create the cluster, role and databases that are missing; return the program to supervise.
 
         Sets the stored passwords to `password` each time, so that lost secrets can be replaced.
         """

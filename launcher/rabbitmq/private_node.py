@@ -33,7 +33,7 @@ def find_script() -> Path | None:
     """The start script of the installed server; None if no server is installed.
 
     The `rabbitmq-server` that distributions put on the PATH is a wrapper that changes user and
-    folder. The server's own script has `rabbitmq-env` beside it.
+    folder. The server's own script has `rabbitmq-env` alongside it.
     """
     folders = [*_COMMON_FOLDERS, *os.get_exec_path()]
     scripts = (Path(folder) / "rabbitmq-server" for folder in folders)

@@ -140,7 +140,7 @@ async def test_an_event_keeps_the_context_of_its_call(
     assert (event.request_id, event.traceparent) == ("in-the-request", "")
 
 
-async def test_quantities_of_a_repeated_product_are_added_up(
+async def test_quantities_of_a_repeated_product_are_summed(
     orders: Orders, customer: int, tea: inventory_pb2.Product
 ) -> None:
     order = await place(orders, customer, (tea.id, 2), (tea.id, 3))

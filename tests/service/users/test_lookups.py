@@ -50,7 +50,7 @@ async def test_a_batch_of_1000_ids_is_one_statement_and_a_larger_one_is_refused(
     request = pb.BatchGetUsersRequest(user_ids=[*ids, 1])
     error = await refused(service, "BatchGetUsers", request)
     assert isinstance(error, InvalidArgument)
-    assert (error.reason, error.metadata) == ("TOO_MANY_IDS", {"field": "user_ids"})
+    assert (error.reason, error.metadata) == ("TOO_MANY_ITEMS", {"field": "user_ids"})
 
 
 async def test_pages_list_all_users_by_ascending_id(service: Service) -> None:
