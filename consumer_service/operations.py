@@ -13,7 +13,7 @@ from consumer_service.domain import (
     StockUpdateKind,
     StockUpdateOutcome,
     StockUpdateResult,
-    settle,
+    settlement_for,
 )
 from service_kit.context import CallContext, bound
 from service_kit.errors import TRANSIENT_CODES, Code, ServiceError
@@ -52,7 +52,7 @@ async def _handle_together(
     settlements = {
         position: settlement
         for position, (event, result) in enumerate(zip(events, stock, strict=True))
-        if (settlement := settle(event, result)) is not None
+        if (settlement := settlement_for(event, result)) is not None
     }
     statuses = await _settle(orders, settlements)
     unknown = {position for position, status in statuses.items() if status is None}

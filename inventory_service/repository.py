@@ -1,4 +1,4 @@
-"""All SQL of the catalogue, the stock and its ledger; `consistency` has that of its checks.
+"""SQL of the catalogue, the stock and its ledger; `consistency.repository` has that of the checks.
 
 Functions run in the caller's transaction.
 """
@@ -79,7 +79,7 @@ WITH opened AS (
 )
 SELECT count(*) FROM opened
 """)
-_CLOSE_RESERVATIONS = (
+_MARK_RESTORED = (
     update(reservations)
     .where(reservations.c.order_id == _ANY_ORDER)
     .values(state=ReservationState.RESTORED)
@@ -184,17 +184,17 @@ async def write_plan(connection: AsyncConnection, plan: StockPlan) -> None:
 
     Raises Aborted if another transaction decided for one of the orders meanwhile.
     """
-    if plan.opened or plan.movements:
+    if plan.new_reservations or plan.movements:
         opened = await connection.scalar(_WRITE_PLAN, _plan_parameters(plan))
-        if opened != len(plan.opened):
+        if opened != len(plan.new_reservations):
             raise Aborted("DATABASE_CONFLICT", "Another update of the same order came first.")
     if plan.restored:
-        await connection.execute(_CLOSE_RESERVATIONS, {"orders": plan.restored})
+        await connection.execute(_MARK_RESTORED, {"orders": plan.restored})
 
 
 def _plan_parameters(plan: StockPlan) -> dict[str, object]:
     deltas = plan.deltas()
-    opened = sorted(plan.opened.items())
+    opened = sorted(plan.new_reservations.items())
     return {
         "orders": [order_id for order_id, _ in opened],
         "states": [reservation.state for _, reservation in opened],

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from launcher import demo_catalogue, startup
 from launcher.errors import LauncherError
-from launcher.layout import SERVICES, START_ORDER, Layout
+from launcher.layout import Layout
+from launcher.services import SERVICES, START_ORDER
 from launcher.summary import print_summary
 from launcher.supervisor import log_files
 from launcher.supervisor.supervisord import Supervisor

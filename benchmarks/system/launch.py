@@ -18,8 +18,9 @@ import asyncpg
 from api_gateway.access_tokens import AccessTokens
 from launcher.environment.files import read_env_file
 from launcher.errors import LauncherError
-from launcher.layout import POSTGRES, RABBITMQ, SERVICES, Layout
+from launcher.layout import Layout
 from launcher.rabbitmq import container, private_node
+from launcher.services import POSTGRES, RABBITMQ, SERVICES
 from launcher.supervisor.supervisord import Supervisor
 
 CHECKOUT = Path(__file__).resolve().parents[2]

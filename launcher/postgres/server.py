@@ -9,9 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from launcher.errors import LauncherError
-from launcher.layout import POSTGRES, SERVICES, Layout
+from launcher.layout import Layout
 from launcher.postgres import os_user
 from launcher.postgres.os_user import OsUser
+from launcher.services import POSTGRES, SERVICES
 from launcher.supervisor.programs import Program
 
 _VERSION = 18

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from launcher import ports
 from launcher.environment.files import write_private
-from launcher.layout import RABBITMQ, Layout
+from launcher.layout import Layout
 from launcher.rabbitmq.endpoint import Endpoint
+from launcher.services import RABBITMQ
 from launcher.supervisor.programs import Program
 
 _COMMON_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/sbin", "/usr/local/sbin", "/opt/rabbitmq/sbin")

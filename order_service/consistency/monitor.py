@@ -26,7 +26,7 @@ _MAX_BACKLOG = 10_000
 """Rows at most that are read to find out whether something is late."""
 
 
-class IncrementalChecks:
+class ContinuousChecks:
     """Finds what is late, and compares the newest orders with inventory.
 
     An order or event is late if it is unfinished although a younger one was finished

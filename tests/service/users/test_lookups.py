@@ -7,7 +7,7 @@ from sqlalchemy import event
 
 from proto import user_pb2 as pb
 from service_kit.errors import InvalidArgument, NotFound
-from tests.service.users.running import UNKNOWN_ID, Service, refused
+from tests.service.users.user_service import UNKNOWN_ID, Service, refused
 
 
 async def test_a_user_that_does_not_exist_is_not_found(service: Service) -> None:
