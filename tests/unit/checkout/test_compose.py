@@ -17,8 +17,9 @@ from launcher.rabbitmq import container
 from launcher.services import GATEWAY, SERVICES, Service
 from service_kit.settings import ServiceSettings
 from tests.support.documented_commands import commands
+from tests.support.infrastructure import CHECKOUT
 
-COMPOSE = Path(__file__).parents[2] / "compose.yaml"
+COMPOSE = CHECKOUT / "compose.yaml"
 
 
 @pytest.fixture(scope="module")

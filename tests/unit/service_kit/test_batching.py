@@ -13,7 +13,7 @@ import pytest
 from service_kit.batching import Batcher
 from service_kit.context import CallContext, bound
 from service_kit.errors import Internal, InvalidArgument, ResourceExhausted, Unavailable
-from tests.unit.batch_process import (
+from tests.unit.service_kit.batch_process import (
     DEADLINE_SECONDS,
     HOUR,
     BatchProcess,
