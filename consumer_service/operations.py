@@ -78,7 +78,7 @@ async def _settle(
 
 
 async def _restore_stock(inventory: InventoryClient, events: Sequence[OrderEvent]) -> None:
-    """Put back what was deducted for orders that nobody placed."""
+    """Restore what was deducted for orders that do not exist."""
     restores = [replace(event, kind=StockUpdateKind.RESTORE) for event in events]
     await _call("restore stock", lambda: inventory.update_stock(restores))
 

@@ -79,7 +79,7 @@ async def run_checks(
 async def compare(
     engine: AsyncEngine, inventory: ReservationClient, order_ids: Collection[uuid.UUID]
 ) -> list[Finding]:
-    """Those of these orders that disagree with what inventory deducted for them.
+    """The orders among these that disagree with what inventory deducted for them.
 
     Exact while both services run: inventory decides before an order is settled, and restores after
     it was cancelled. So what disagrees, with the order unchanged afterwards, is a violation.

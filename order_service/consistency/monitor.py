@@ -1,4 +1,4 @@
-"""The checks that run with the service: cheap, because they read only what is new or unfinished."""
+"""The continuous checks: cheap, because they read only what is new or unfinished."""
 
 import datetime as dt
 import uuid

@@ -1,4 +1,4 @@
-"""Which SQLSTATEs are Unavailable, and which errors pass as they are."""
+"""Which SQLSTATEs are Unavailable, and which errors propagate unchanged."""
 
 import pytest
 from sqlalchemy import text

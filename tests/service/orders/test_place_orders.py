@@ -1,4 +1,4 @@
-"""Placing one order over gRPC, beside real users and inventory, on a real PostgreSQL."""
+"""Placing one order over gRPC, with real users and inventory, on a real PostgreSQL."""
 
 import json
 import uuid
