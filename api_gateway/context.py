@@ -1,4 +1,4 @@
-"""What a handler works with: the gateway's parts, and the request with its principal."""
+"""What handlers receive: the gateway's parts, and the request with its principal."""
 
 import asyncio
 from collections.abc import AsyncIterator

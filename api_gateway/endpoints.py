@@ -177,7 +177,11 @@ def _detail(error_type: str, message: str) -> str:
         return "must be a JSON object"
     if error_type == "string_pattern_mismatch":
         return "has an invalid format"
-    return message.removeprefix("Value error, ").removeprefix("Input ")
+    if error_type == "missing":
+        return "is required"
+    for prefix in ("Value error, ", "Input ", "String ", "List "):
+        message = message.removeprefix(prefix)
+    return message.replace("should", "must")
 
 
 def _description(handler: Callable[..., object]) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Responses that are not problems, and the headers of all."""
+"""JSON and empty responses, and the headers of every response."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rate limits of registration, log-in and wrong passwords.
+"""Rate limits of registration, login and wrong passwords.
 
 Against password guessing: few failures for an account from one address, and a limit on failures
 from all addresses together. Against locking owners out: only failures count against an account,
@@ -20,7 +20,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from api_gateway.problems import Problem
 from service_kit.errors import Unauthenticated
-from service_kit.text import canonical
+from service_kit.text import normalize_text
 
 MAX_OWNER_NETWORKS = 10_000
 """How many pairs of an account and a network that its owner logged in from are remembered."""
@@ -40,12 +40,12 @@ class RateLimits:
     async def count_registration(self, address: str, email: str) -> None:
         """Count a registration from this address, and for this e-mail."""
         await self._count(self._attempts, "registration", _network(address))
-        await self._count(self._attempts, "registered", canonical(email))
+        await self._count(self._attempts, "registered", normalize_text(email))
 
     @asynccontextmanager
     async def login_attempt(self, address: str, email: str) -> AsyncIterator[None]:
-        """Count the log-in attempt in the block; it failed if the block raises Unauthenticated."""
-        network, account = _network(address), canonical(email)
+        """Count the login attempt in the block; it failed if the block raises Unauthenticated."""
+        network, account = _network(address), normalize_text(email)
         pair = account, network
         await self._count(self._attempts, "login", network)
         # Counted before the outcome is known, so that concurrent attempts all count.

@@ -57,7 +57,7 @@ class Settings(ServiceSettings):
     batch_linger_seconds: float = Field(0.010, ge=0, le=1)
 
     login_rate: Rate = "100/minute"
-    """Log-ins and registrations (each) from one client address; registrations for one e-mail."""
+    """Logins and registrations (each) from one client address; registrations for one e-mail."""
     login_failure_rate: Rate = "10/minute"
     """Wrong passwords for one account from one client address."""
     account_failure_rate: Rate = "100/hour"

@@ -63,7 +63,7 @@ def measure(
 
 
 @app.command("publish")
-def put_into_page(
+def publish_results(
     results: list[Path],
     page: Annotated[Path, typer.Option()] = CHECKOUT / "docs" / "performance.md",
 ) -> None:

@@ -16,7 +16,7 @@ from benchmarks.system.shop import Shop, open_shop
 OPEN_LOOP_SHARE = 0.7
 """Rate of the open loop, of what the same number of clients got accepted in the closed loop."""
 LOGINS_SHARE = 0.1
-"""Rate of reads, and of orders, during the log-ins, of the best rate at which orders settled."""
+"""Rate of reads, and of orders, during the logins, of the best rate at which orders settled."""
 
 GROWTH_STEPS = 3
 
@@ -51,7 +51,7 @@ SMOKE = Scenario("smoke", 1, (16,), (16,), 1, 0.2, 0.3, growth.SMOKE)
 
 
 def measure_speed(scenario: Scenario, folder: Path, progress: Progress) -> Results:
-    """Orders, components, reads, log-ins and coalescing, on a separate system."""
+    """Orders, components, reads, logins and coalescing, on a separate system."""
     results = Results(scenario.name)
     progress.step("starting a system")
     variables = _retention(scenario.growth_sizes) if scenario.growth_sizes else {}
@@ -62,7 +62,7 @@ def measure_speed(scenario: Scenario, folder: Path, progress: Progress) -> Resul
         results.components = components.measure(shop, scenario.component_seconds)
         progress.step("reads")
         results.reads = reads.measure(shop, scenario.component_seconds)
-        progress.step("log-ins")
+        progress.step("logins")
         rate = max(10.0, LOGINS_SHARE * results.best_settled_per_second)
         results.logins = logins.measure(shop, rate, scenario.login_seconds)
         if scenario.coalescing_pairs:
@@ -111,7 +111,7 @@ def _measure_orders(shop: Shop, scenario: Scenario, progress: Progress) -> Itera
 def _measure_coalescing(
     shop: Shop, scenario: Scenario, folder: Path, results: Results, progress: Progress
 ) -> None:
-    """Alternate with a second system that handles each order by itself."""
+    """Alternate with a second system that handles each order separately."""
     progress.step("starting a system with BATCH_MAX_ITEMS=1")
     alone = open_shop(folder / "uncoalesced", BATCH_MAX_ITEMS="1")
     with nullcontext(shop) if scenario.growth_sizes else alone as off:

@@ -81,7 +81,7 @@ class InventoryClient:
     async def get_reservations(
         self, order_ids: Sequence[uuid.UUID]
     ) -> dict[uuid.UUID, ReservationState]:
-        """The reservations of these orders (1,000 at most), as far as there are any."""
+        """The reservations of these orders (1,000 at most); orders without one are left out."""
         request = inventory_pb2.BatchGetReservationsRequest(order_ids=map(str, order_ids))
         response = await call(self._stub.BatchGetReservations, request, timeout=CALL_SECONDS)
         return {
@@ -98,7 +98,7 @@ class OrderClient:
         self._validate_only = validate_only
 
     async def settle_orders(self, settlements: Sequence[Settlement]) -> list[str | None]:
-        """Settle orders (1,000 at most); each one's status then, None if it does not exist."""
+        """Settle orders (at most 1,000); each one's status afterwards, None if unknown."""
         request = order_pb2.SettleOrdersRequest(
             settlements=[_settlement(each) for each in settlements],
             validate_only=self._validate_only,

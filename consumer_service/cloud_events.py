@@ -39,7 +39,7 @@ _data = msgspec.json.Decoder(_Data)
 
 
 def read_event(body: bytes, context: CallContext) -> OrderEvent:
-    """The event in a message body; quantities of a repeated product are added up.
+    """The event in a message body; quantities of a repeated product are summed.
 
     Raises PoisonMessage: `unreadable`, `unknown_version` or `unknown_type`.
     """

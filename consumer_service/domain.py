@@ -101,7 +101,7 @@ _SETTLEMENT_OUTCOMES = {
 }
 
 
-def settle(event: OrderEvent, result: StockUpdateResult) -> Settlement | None:
+def settlement_for(event: OrderEvent, result: StockUpdateResult) -> Settlement | None:
     """How to settle the event's order, or None if there is nothing to settle.
 
     That is so for an unknown product, and for a deduction that arrives after its cancellation: it

@@ -13,7 +13,7 @@ from consumer_service.domain import (
     StockUpdateKind,
     StockUpdateOutcome,
     StockUpdateResult,
-    settle,
+    settlement_for,
 )
 from service_kit.context import CallContext, bound
 from service_kit.errors import TRANSIENT_CODES, Code, ServiceError
@@ -33,7 +33,7 @@ async def handle_events(
     While a dependency is unavailable, the call to it is repeated. Events may be handled again.
     """
     # A call for one event has its context, so that dependencies log its request id. A call for
-    # many has none, but an event that fails is soon called for by itself.
+    # many has none, but an event that fails is soon called for separately.
     context = events[0].context if len(events) == 1 else CallContext()
     try:
         with bound(context):
@@ -52,7 +52,7 @@ async def _handle_together(
     settlements = {
         position: settlement
         for position, (event, result) in enumerate(zip(events, stock, strict=True))
-        if (settlement := settle(event, result)) is not None
+        if (settlement := settlement_for(event, result)) is not None
     }
     statuses = await _settle(orders, settlements)
     unknown = {position for position, status in statuses.items() if status is None}
@@ -78,7 +78,7 @@ async def _settle(
 
 
 async def _restore_stock(inventory: InventoryClient, events: Sequence[OrderEvent]) -> None:
-    """Put back what was deducted for orders that nobody placed."""
+    """Restore what was deducted for orders that do not exist."""
     restores = [replace(event, kind=StockUpdateKind.RESTORE) for event in events]
     await _call("restore stock", lambda: inventory.update_stock(restores))
 

@@ -20,7 +20,7 @@ from service_kit.rabbitmq.consume import BatchConsumer
 log = structlog.get_logger(__name__)
 
 PREFETCHED_BATCHES = 2
-"""While one is handled the next one arrives, so a backlog is worked off in full batches."""
+"""While one is handled the next one arrives, so a backlog drains in full batches."""
 DRAIN_SECONDS = 8.0
 """From `stop` to the end of a session; a batch that takes longer is delivered again."""
 MAX_CONTEXT = 256

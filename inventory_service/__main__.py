@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from inventory_service.cli import commands
-from inventory_service.consistency.monitor import StockMonitor
+from inventory_service.consistency.monitor import ContinuousChecks
 from inventory_service.servicer import SERVICE_NAME, InventoryServicer
 from inventory_service.settings import Settings
 from proto.inventory_pb2_grpc import add_InventoryServiceServicer_to_server
@@ -27,7 +27,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         metrics = serve_metrics(settings.bind_host, settings.inventory_service_metrics_port)
         stack.enter_context(metrics)
         if settings.inventory_consistency_seconds:
-            checks = StockMonitor(engine).checks()
+            checks = ContinuousChecks(engine).checks()
             monitor = ConsistencyMonitor(checks, settings.inventory_consistency_seconds)
             await enter(background_task(monitor.run(), stop))
         add = partial(add_InventoryServiceServicer_to_server, InventoryServicer(engine))

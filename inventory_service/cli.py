@@ -16,10 +16,9 @@ commands = typer.Typer()
 
 @commands.command("migrate")
 def migrate_database(env_file: cli.EnvFile = None) -> None:
-    """Create or upgrade the tables in the database at INVENTORY_DATABASE_URL, and exit.
+    """Bring the database to the newest revision, and exit.
 
-    Does nothing if they are up to date. Several replicas may run it at once.
-    `serve` does the same before it serves.
+    The service does the same when it starts. Several replicas may run it at once.
     """
     settings = cli.load_settings(Settings, env_file)
     cli.run_migrations(settings.inventory_database_url, "inventory_service")
@@ -30,7 +29,9 @@ def check(env_file: cli.EnvFile = None) -> None:
     """Check that stock, ledger and reservations agree, over the whole database.
 
     Reads everything as of one moment, while the service runs, and writes nothing.
-    Exit code 1 if it finds something; each finding names the product or the order.
+    Each finding names the product or the order.
+
+    Exit code: 0, no findings; 1, findings; 2, the check could not run.
     """
     settings = cli.load_settings(Settings, env_file)
     raise cli.print_findings(cli.run(_run_checks(settings.inventory_database_url)))

@@ -36,7 +36,7 @@ class StockUpdateKind(StrEnum):
 
 
 class StockUpdateOutcome(StrEnum):
-    """What an order-driven update came to."""
+    """The outcome of an order-driven update."""
 
     APPLIED = "APPLIED"
     INSUFFICIENT_STOCK = "INSUFFICIENT_STOCK"
@@ -72,7 +72,7 @@ class Product:
 
 
 class ProductSummary(NamedTuple):
-    """What an order has to know of a product."""
+    """The fields of a product that an order needs."""
 
     id: int
     name: str
@@ -140,7 +140,7 @@ class StockUpdate:
 
 @dataclass(frozen=True, slots=True)
 class StockUpdateResult:
-    """What one StockUpdate came to."""
+    """The result of one StockUpdate."""
 
     outcome: StockUpdateOutcome
     shortages: Sequence[Shortage] = ()
@@ -160,9 +160,10 @@ def sum_quantities(items: Iterable[tuple[int, int]]) -> dict[int, int]:
 def adjusted_stock(product_id: int, stock: int, delta: int) -> int:
     """The stock after an adjustment by hand; FailedPrecondition (INSUFFICIENT_STOCK) below 0."""
     if stock + delta < 0:
+        verb = "is" if stock == 1 else "are"
         raise FailedPrecondition(
             "INSUFFICIENT_STOCK",
-            f"Only {stock} of product {product_id} are in stock.",
+            f"Only {stock} of product {product_id} {verb} in stock.",
             product_id=product_id,
             requested=-delta,
             available=stock,

@@ -97,7 +97,7 @@ async def update_product(
 
 
 async def check_stock(engine: AsyncEngine, product_ids: Sequence[int]) -> dict[int, ProductSummary]:
-    """Those of these products that exist, by id; InvalidArgument for over 10,000."""
+    """The products that exist, by id; InvalidArgument for over 10,000."""
     _check_count("items", len(product_ids), MAX_CHECKS)
     async with autocommit(engine) as connection:
         return await repository.get_summaries(connection, set(product_ids))
@@ -172,7 +172,7 @@ async def list_stock_movements(
 async def get_reservations(
     engine: AsyncEngine, order_ids: Sequence[uuid.UUID]
 ) -> list[ReservationRecord]:
-    """What was decided for those of these orders that it was for, each with its movements.
+    """The reservations of these orders with their movements; orders without one are left out.
 
     InvalidArgument for over 1,000.
     """

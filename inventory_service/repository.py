@@ -1,4 +1,4 @@
-"""All SQL of the catalogue, the stock and its ledger; `consistency` has that of its checks.
+"""SQL of the catalogue, the stock and its ledger; `consistency.repository` has that of the checks.
 
 Functions run in the caller's transaction.
 """
@@ -79,7 +79,7 @@ WITH opened AS (
 )
 SELECT count(*) FROM opened
 """)
-_CLOSE_RESERVATIONS = (
+_MARK_RESTORED = (
     update(reservations)
     .where(reservations.c.order_id == _ANY_ORDER)
     .values(state=ReservationState.RESTORED)
@@ -150,13 +150,13 @@ async def update_product(
 async def get_summaries(
     connection: AsyncConnection, product_ids: Collection[int]
 ) -> dict[int, ProductSummary]:
-    """Those of these products that exist, by id."""
+    """The products that exist, by id."""
     rows = await connection.execute(_SUMMARIES, {"products": list(product_ids)})
     return {row.id: ProductSummary(*row) for row in rows}
 
 
 async def lock_stock(connection: AsyncConnection, product_ids: Collection[int]) -> dict[int, int]:
-    """The stock of those of these products that exist, locked until the transaction ends."""
+    """The stock of the products that exist, by id, locked until the transaction ends."""
     rows = await connection.execute(_LOCK_STOCK, {"products": list(product_ids)})
     return {row.id: row.stock for row in rows}
 
@@ -184,17 +184,17 @@ async def write_plan(connection: AsyncConnection, plan: StockPlan) -> None:
 
     Raises Aborted if another transaction decided for one of the orders meanwhile.
     """
-    if plan.opened or plan.movements:
+    if plan.new_reservations or plan.movements:
         opened = await connection.scalar(_WRITE_PLAN, _plan_parameters(plan))
-        if opened != len(plan.opened):
+        if opened != len(plan.new_reservations):
             raise Aborted("DATABASE_CONFLICT", "Another update of the same order came first.")
     if plan.restored:
-        await connection.execute(_CLOSE_RESERVATIONS, {"orders": plan.restored})
+        await connection.execute(_MARK_RESTORED, {"orders": plan.restored})
 
 
 def _plan_parameters(plan: StockPlan) -> dict[str, object]:
     deltas = plan.deltas()
-    opened = sorted(plan.opened.items())
+    opened = sorted(plan.new_reservations.items())
     return {
         "orders": [order_id for order_id, _ in opened],
         "states": [reservation.state for _, reservation in opened],
@@ -249,7 +249,7 @@ async def list_movements(
 async def get_reservations(
     connection: AsyncConnection, order_ids: Sequence[uuid.UUID]
 ) -> list[ReservationRecord]:
-    """What was decided for those of these orders that it was for, with their movements."""
+    """The reservations of these orders with their movements; orders without one are left out."""
     parameters = {"orders": order_ids}
     # Reservations first: their movements were committed with them, or are newer.
     rows = await connection.execute(

@@ -145,7 +145,7 @@ def _update(update: pb.StockUpdate) -> StockUpdate:
 
 def _state(number: "pb.ReservationState.ValueType") -> ReservationState | None:
     if number and number not in _STATES:
-        raise InvalidArgument("INVALID_STATE", "This is not a reservation's state.")
+        raise InvalidArgument("INVALID_STATE", "Unknown reservation state.")
     return _STATES.get(number)
 
 

@@ -1,4 +1,4 @@
-"""Decides what orders' updates do to stock: pure, for a batch against locked rows."""
+"""Plans a batch of stock updates against locked rows, without I/O."""
 
 import uuid
 from collections import Counter
@@ -38,7 +38,7 @@ class StockPlan:
     stock: dict[int, int]
     reservations: dict[uuid.UUID, Reservation]
     deducted: Mapping[uuid.UUID, Mapping[int, int]] = field(default_factory=dict)
-    opened: dict[uuid.UUID, Reservation] = field(default_factory=dict)
+    new_reservations: dict[uuid.UUID, Reservation] = field(default_factory=dict)
     restored: list[uuid.UUID] = field(default_factory=list)
     movements: list[PlannedMovement] = field(default_factory=list)
 
@@ -70,21 +70,21 @@ class StockPlan:
             if self.stock[product_id] < quantity
         ]
         if short:
-            self._open(update.order_id, Reservation(ReservationState.REJECTED, short))
+            self._record(update.order_id, Reservation(ReservationState.REJECTED, short))
             return StockUpdateResult(StockUpdateOutcome.INSUFFICIENT_STOCK, short)
-        self._open(update.order_id, Reservation(ReservationState.DEDUCTED))
+        self._record(update.order_id, Reservation(ReservationState.DEDUCTED))
         for product_id, quantity in update.items.items():
             self._move(update.order_id, StockMovementKind.DEDUCT, product_id, -quantity)
         return StockUpdateResult(StockUpdateOutcome.APPLIED)
 
     def _restore(self, order_id: uuid.UUID, before: Reservation | None) -> StockUpdateResult:
         if before is None:
-            self._open(order_id, Reservation(ReservationState.CANCELLED))
+            self._record(order_id, Reservation(ReservationState.CANCELLED))
             return StockUpdateResult(StockUpdateOutcome.CANCELLED)
         if before.state is ReservationState.DEDUCTED:
             for product_id, quantity in self._deducted_items(order_id).items():
                 self._move(order_id, StockMovementKind.RESTORE, product_id, quantity)
-            self._close(order_id)
+            self._mark_restored(order_id)
             return StockUpdateResult(StockUpdateOutcome.APPLIED)
         if before.state is ReservationState.RESTORED:
             return StockUpdateResult(StockUpdateOutcome.APPLIED)
@@ -96,14 +96,14 @@ class StockPlan:
         moved = (each for each in self.movements if each.order_id == order_id)
         return {each.product_id: -each.delta for each in moved}
 
-    def _open(self, order_id: uuid.UUID, reservation: Reservation) -> None:
-        self.reservations[order_id] = self.opened[order_id] = reservation
+    def _record(self, order_id: uuid.UUID, reservation: Reservation) -> None:
+        self.reservations[order_id] = self.new_reservations[order_id] = reservation
 
-    def _close(self, order_id: uuid.UUID) -> None:
+    def _mark_restored(self, order_id: uuid.UUID) -> None:
         reservation = Reservation(ReservationState.RESTORED)
         self.reservations[order_id] = reservation
-        if order_id in self.opened:
-            self.opened[order_id] = reservation
+        if order_id in self.new_reservations:
+            self.new_reservations[order_id] = reservation
         else:
             self.restored.append(order_id)
 

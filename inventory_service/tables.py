@@ -73,11 +73,11 @@ products = Table(
     ProductColumns,
     CheckConstraint("stock >= 0", name="stock_not_negative"),
     CheckConstraint("price_cents >= 0", name="price_not_negative"),
-    # Stock changes all the time: room on the page keeps those updates off the index.
+    # Stock changes continuously: room on the page keeps those updates off the index.
     postgresql_with={"fillfactor": 50},
 )
 # No foreign key: products are never deleted, and their rows are locked whenever a movement is
-# written, so a second look-up of each would buy nothing.
+# written, so a second lookup of each would buy nothing.
 stock_movements = Table(
     "stock_movements",
     metadata,

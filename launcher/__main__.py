@@ -1,4 +1,4 @@
-"""The command line: `./start-services.sh [up options | stop | status | logs]`."""
+"""The command line: `./start-services.sh [options | stop | status | logs]`."""
 
 import os
 import signal
@@ -11,7 +11,8 @@ from rich.console import Console
 
 from launcher import demo_catalogue, startup
 from launcher.errors import LauncherError
-from launcher.layout import SERVICES, START_ORDER, Layout
+from launcher.layout import Layout
+from launcher.services import SERVICES, START_ORDER
 from launcher.summary import print_summary
 from launcher.supervisor import log_files
 from launcher.supervisor.supervisord import Supervisor
@@ -102,10 +103,10 @@ def status() -> None:
 
 @app.command("logs")
 def show_logs(
-    service: Annotated[str | None, typer.Argument(help="Only this one.")] = None,
+    service: Annotated[str | None, typer.Argument(help="Show only this service.")] = None,
     *,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep showing new lines.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=0)] = 50,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Lines of each log.")] = 50,
 ) -> None:
     """Show the last lines that the services logged."""
     paths = log_files.find(Layout.from_environment(), service)

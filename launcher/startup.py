@@ -15,11 +15,12 @@ from launcher.environment import secrets, variables
 from launcher.environment.files import write_env_file
 from launcher.environment.validation import require_valid
 from launcher.errors import LauncherError
-from launcher.layout import GATEWAY, POSTGRES, RABBITMQ, Layout, Service
+from launcher.layout import Layout
 from launcher.postgres import probe as postgres_probe
 from launcher.postgres.server import EmbeddedPostgres
 from launcher.rabbitmq import probe as rabbitmq_probe
 from launcher.rabbitmq.broker import Broker, choose_broker
+from launcher.services import GATEWAY, POSTGRES, RABBITMQ, Service
 from launcher.supervisor import processes
 from launcher.supervisor.health import HealthCheck, http_ready, wait_until_healthy
 from launcher.supervisor.programs import Program

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from launcher.environment.variables import local_address, port_variables
-from launcher.layout import GATEWAY, POSTGRES, RABBITMQ, Layout
+from launcher.layout import Layout
 from launcher.rabbitmq import probe
+from launcher.services import GATEWAY, POSTGRES, RABBITMQ
 from launcher.startup import RunningSystem
 from launcher.supervisor.supervisord import Supervisor
 

@@ -14,7 +14,7 @@ from order_service.clients import (
     open_user_channel,
 )
 from order_service.consistency.clients import ReservationClient
-from order_service.consistency.monitor import IncrementalChecks
+from order_service.consistency.monitor import ContinuousChecks
 from order_service.operations import OrderDependencies
 from order_service.outbox.pruner import Pruner
 from order_service.outbox.relay import Relay
@@ -48,10 +48,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await enter(background_task(Pruner(engine, settings.outbox_retention_seconds).run(), stop))
         stack.enter_context(serve_metrics(settings.bind_host, settings.order_service_metrics_port))
         if settings.order_consistency_seconds:
-            incremental = IncrementalChecks(
+            continuous = ContinuousChecks(
                 engine, ReservationClient(inventory), settings.order_consistency_grace_seconds
             )
-            monitor = ConsistencyMonitor(incremental.checks(), settings.order_consistency_seconds)
+            monitor = ConsistencyMonitor(continuous.checks(), settings.order_consistency_seconds)
             await enter(background_task(monitor.run(), stop))
         dependencies = OrderDependencies(
             engine, UserClient(users), InventoryClient(inventory), wakeups, republish

@@ -1,4 +1,4 @@
-"""Commands for the people who run the orders: `migrate`, `check` and `timeline`."""
+"""The commands of `python -m order_service`: `migrate`, `check` and `timeline`."""
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -33,9 +33,9 @@ class TimelineSettings(Settings):
 
 @commands.command("migrate")
 def migrate_database(env_file: cli.EnvFile = None) -> None:
-    """Bring the database to the newest revision, and end.
+    """Bring the database to the newest revision, and exit.
 
-    The service does the same when it starts. Safe to run again, and beside it.
+    The service does the same when it starts. Several replicas may run it at once.
     """
     settings = cli.load_settings(Settings, env_file)
     cli.run_migrations(settings.order_database_url, "order_service")
@@ -57,10 +57,10 @@ def check(
 
     Prints a line for each check, and a table of what it found.
 
-    Only reads, locks nothing, and runs beside the services.
+    Only reads, locks nothing, and runs alongside the services.
     Needs the order database and the inventory service.
 
-    Exit code: 0, nothing found; 1, something found; 2, it could not be checked.
+    Exit code: 0, no findings; 1, findings; 2, the check could not run.
     """
     settings = cli.load_settings(Settings, env_file)
     raise cli.print_findings(cli.run(_check(settings, grace)))

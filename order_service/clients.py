@@ -44,7 +44,7 @@ class UserClient:
         self._stub = UserServiceStub(channel)
 
     async def active_users(self, user_ids: Collection[int]) -> set[int]:
-        """Those of these users that exist and may place orders."""
+        """The ids of these users that exist and may place orders."""
         request = user_pb2.BatchGetUsersRequest(user_ids=user_ids)
         response = await call(self._stub.BatchGetUsers, request, timeout=LOOKUP_SECONDS)
         return {user.id for user in response.users if user.active}
@@ -57,7 +57,7 @@ class InventoryClient:
         self._stub = InventoryServiceStub(channel)
 
     async def products(self, product_ids: Collection[int]) -> dict[int, ProductSnapshot]:
-        """Name, price and stock of those of these products that exist."""
+        """Name, price and stock by product id; products that do not exist are left out."""
         items = [inventory_pb2.StockItem(product_id=product_id) for product_id in product_ids]
         requests = [
             inventory_pb2.CheckStockRequest(items=items[start : start + MAX_STOCK_CHECKS])
@@ -83,7 +83,7 @@ class ProducerClient:
     async def publish(self, events: Sequence[OutboxEvent]) -> list[ServiceError | None]:
         """For each event None once the broker has confirmed it, or why it has not.
 
-        Raises the ServiceError of a producer that cannot be asked: the outcome is then unknown.
+        Raises the ServiceError of an unavailable producer: the outcome is then unknown.
         """
         request = producer_pb2.PublishEventsRequest(
             events=[

@@ -1,6 +1,7 @@
 """Types and rules of orders: no I/O, no SQL.
 
-What a request makes by the dozen is a NamedTuple: a frozen dataclass takes four times as long.
+Types that a request creates by the dozen are NamedTuples: frozen dataclasses take four times as
+long to create.
 """
 
 import datetime as dt
@@ -60,7 +61,7 @@ class OrderRequest(NamedTuple):
     context: CallContext = CallContext()
 
     def violation(self) -> InvalidArgument | None:
-        """The rule that the request breaks, of those that need no look-up."""
+        """The rule that the request breaks, of those that need no lookup."""
         if not 1 <= len(self.items) <= MAX_ORDER_ITEMS:
             return InvalidArgument(
                 "INVALID_ITEMS", f"An order must have 1 to {MAX_ORDER_ITEMS} items."
@@ -78,7 +79,7 @@ class OrderRequest(NamedTuple):
         return None
 
     def quantities(self) -> dict[int, int]:
-        """Quantity by product; repeated products are added up."""
+        """Quantity by product; repeated products are summed."""
         totals: dict[int, int] = {}
         for item in self.items:
             totals[item.product_id] = totals.get(item.product_id, 0) + item.quantity
@@ -172,7 +173,7 @@ class IdempotencyRecord:
         if request.fingerprint() == self.fingerprint:
             return self.order
         return FailedPrecondition(
-            "IDEMPOTENCY_KEY_REUSED", "This idempotency key was used for another request."
+            "IDEMPOTENCY_KEY_REUSED", "The idempotency key was used with a different request."
         )
 
 

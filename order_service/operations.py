@@ -53,7 +53,7 @@ class OrderDependencies:
     republish_seconds: float
 
     def next_republish_at(self, now: dt.datetime) -> dt.datetime:
-        """When an event that inventory has not answered is published again for the first time."""
+        """When the first new event is published, unless inventory has answered by then."""
         return now + dt.timedelta(seconds=self.republish_seconds)
 
 
@@ -79,7 +79,7 @@ async def create_orders(
     """Store each order as PENDING with its event, or say why not; in the order of the requests.
 
     A request whose (user, idempotency key) is known gives the order stored under it. If users or
-    inventory cannot be asked, that error is raised and nothing is stored.
+    inventory are unavailable, their error is raised and nothing is stored.
     """
     _check_batch(len(requests), "orders")
     violations = [request.violation() for request in requests]
@@ -204,7 +204,9 @@ async def settle_orders(
 
 def _check_batch(size: int, what: str) -> None:
     if size > MAX_BATCH:
-        raise InvalidArgument("TOO_MANY_ITEMS", f"A call may have at most {MAX_BATCH:,} {what}.")
+        raise InvalidArgument(
+            "TOO_MANY_ITEMS", f"At most {MAX_BATCH:,} {what} are allowed in one call."
+        )
 
 
 async def _look_up(dependencies: OrderDependencies, requests: Sequence[OrderRequest]) -> _Lookups:

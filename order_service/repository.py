@@ -1,4 +1,4 @@
-"""SQL of orders: many orders in one statement, each statement atomic by itself."""
+"""SQL of orders: many orders in one statement, each statement atomic on its own."""
 
 import datetime as dt
 import uuid
@@ -106,7 +106,7 @@ async def settle_orders(
 
 
 async def release_orders(connection: AsyncConnection, order_ids: Sequence[uuid.UUID]) -> None:
-    """Note that inventory has answered the cancellation of these orders."""
+    """Record that inventory has answered the cancellation of these orders."""
     await connection.execute(statements.RELEASE_ORDERS, {"ids": order_ids})
 
 
@@ -134,7 +134,7 @@ async def defer_overdue(
     max_interval_seconds: float,
     max_unanswered: int,
 ) -> list[uuid.UUID]:
-    """Orders that are overdue and whose event was sent; all that are overdue get a later turn.
+    """Overdue orders whose event was sent; all overdue orders are rescheduled.
 
     The interval doubles after `fixed_interval_attempts`. Orders that were returned before come
     first; others only as long as fewer than `max_unanswered` of those have no answer.
@@ -151,7 +151,7 @@ async def defer_overdue(
 async def load_orders(
     connection: AsyncConnection, order_ids: Sequence[uuid.UUID], *, history: bool = False
 ) -> dict[uuid.UUID, Order]:
-    """Those of these orders that exist, with their items."""
+    """The orders that exist, by id, with their items."""
     ids = {"ids": list(order_ids)}
     items: dict[uuid.UUID, list[OrderItem]] = {order_id: [] for order_id in order_ids}
     changes: dict[uuid.UUID, list[StatusChange]] = {order_id: [] for order_id in order_ids}
@@ -171,7 +171,7 @@ async def load_orders(
 async def load_headers(
     connection: AsyncConnection, order_ids: Sequence[uuid.UUID]
 ) -> dict[uuid.UUID, Order]:
-    """Those of these orders that exist, without their items."""
+    """The orders that exist, by id, without their items."""
     rows = await connection.execute(_ORDERS, {"ids": list(order_ids)})
     return {row.id: _order(row, ()) for row in rows}
 

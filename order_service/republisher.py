@@ -1,7 +1,7 @@
-"""Publishes the events of orders again that inventory has not answered in time.
+"""Publishes a new event for each order that inventory has not answered in time.
 
 This closes the loop end to end. The broker's confirm does not prove that inventory was asked: a
-queue may be purged, a binding deleted by hand. The policy is here: the first event is repeated
+queue may be purged, a binding deleted by hand. The policy is here: the first new event comes
 `ORDER_REPUBLISH_SECONDS` after the order was stored or cancelled, then at a fixed interval, then
 at intervals that double (decision 0004).
 """
@@ -34,7 +34,7 @@ MAX_INTERVAL_SECONDS = 3600.0
 MAX_UNANSWERED = 1_000
 """Republished orders that may be without an answer; until one comes no further order is added.
 
-A long queue in front of a slow consumer must not grow by its own repetition. Orders beyond
+Republishing must not flood the queue of a slow consumer. Orders beyond
 FIXED_INTERVAL_ATTEMPTS do not count, or those that are never answered would block all others.
 """
 
@@ -58,7 +58,7 @@ class Republisher:
     async def republish_overdue(self) -> int:
         """Write a new event for each order whose answer is overdue; returns their number.
 
-        An order whose event is still in the outbox, unsent, only gets a later turn.
+        An order whose event is still in the outbox, unsent, is only rescheduled.
         """
         async with transaction(self._engine) as connection:
             overdue = await repository.defer_overdue(

@@ -20,7 +20,7 @@ class Settings(ServiceSettings):
     batch_max_items: int = Field(256, ge=1, le=1000)
     """Events in one call to the producer."""
     order_republish_seconds: float = Field(10.0, gt=0)
-    """An order that inventory has not answered for this long has its event published again."""
+    """A new event is published for an order that inventory has not answered for this long."""
     outbox_retention_seconds: float = Field(3600.0, ge=0)
     """How long sent events are kept in the outbox."""
 
@@ -28,4 +28,4 @@ class Settings(ServiceSettings):
     order_consistency_seconds: float = Field(5.0, ge=0)
     """Interval of the consistency checks that run with the service; 0 turns them off."""
     order_consistency_grace_seconds: float = Field(90.0, gt=0)
-    """An order or event is late if a younger one was done with this long ago."""
+    """An unfinished order or event is late if a younger one was finished this long ago."""

@@ -1,4 +1,4 @@
-"""The statements of `repository` that are written in SQL, each atomic by itself."""
+"""The statements of `repository` that are written in SQL, each atomic on its own."""
 
 from sqlalchemy import text
 
@@ -83,7 +83,7 @@ WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'CANCELLED'
 """)
 
 # Rows that another republisher holds are skipped. An order whose event is still unsent needs no
-# second one: only its turn is deferred.
+# second one: it is only rescheduled.
 DEFER_OVERDUE = text("""
 WITH again AS (
     SELECT id FROM orders WHERE next_republish_at <= now() AND republish_count > 0

@@ -1,4 +1,4 @@
-"""Signals inside one order service: new events for the relay, changed orders for who waits."""
+"""Signals inside one order service: new events for the relay, changed orders for waiting calls."""
 
 import asyncio
 import uuid

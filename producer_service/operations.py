@@ -22,7 +22,9 @@ async def publish_events(
     Raises Unavailable if the broker is unavailable.
     """
     if len(events) > MAX_EVENTS:
-        raise InvalidArgument("TOO_MANY_ITEMS", f"at most {MAX_EVENTS} events in one call")
+        raise InvalidArgument(
+            "TOO_MANY_ITEMS", f"At most {MAX_EVENTS:,} events are allowed in one call."
+        )
     ids: set[str] = set()
     faults = [_validate(event, ids) for event in events]
     valid = [event for event, fault in zip(events, faults, strict=True) if fault is None]

@@ -1,4 +1,4 @@
-"""What a dead letter is about, why it became one, and when: how that is written and read."""
+"""The headers of dead letters, and how to read order, reason and time from a message."""
 
 import datetime as dt
 from collections.abc import Mapping

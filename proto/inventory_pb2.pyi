@@ -29,17 +29,17 @@ class _StockUpdateKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stock
     DESCRIPTOR: _descriptor.EnumDescriptor
     STOCK_UPDATE_KIND_UNSPECIFIED: _StockUpdateKind.ValueType  # 0
     STOCK_UPDATE_KIND_DEDUCT: _StockUpdateKind.ValueType  # 1
-    """Takes the items out of stock for the order."""
+    """Deducts the items from stock for the order."""
     STOCK_UPDATE_KIND_RESTORE: _StockUpdateKind.ValueType  # 2
-    """Puts back what was taken for the order; if nothing was, leaves a tombstone."""
+    """Restores what was deducted for the order; otherwise leaves a tombstone."""
 
 class StockUpdateKind(_StockUpdateKind, metaclass=_StockUpdateKindEnumTypeWrapper): ...
 
 STOCK_UPDATE_KIND_UNSPECIFIED: StockUpdateKind.ValueType  # 0
 STOCK_UPDATE_KIND_DEDUCT: StockUpdateKind.ValueType  # 1
-"""Takes the items out of stock for the order."""
+"""Deducts the items from stock for the order."""
 STOCK_UPDATE_KIND_RESTORE: StockUpdateKind.ValueType  # 2
-"""Puts back what was taken for the order; if nothing was, leaves a tombstone."""
+"""Restores what was deducted for the order; otherwise leaves a tombstone."""
 Global___StockUpdateKind: _TypeAlias = StockUpdateKind  # noqa: Y015
 
 class _StockUpdateOutcome:
@@ -52,10 +52,10 @@ class _StockUpdateOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_St
     STOCK_UPDATE_OUTCOME_APPLIED: _StockUpdateOutcome.ValueType  # 1
     """The stock moved, now or when this update was first applied."""
     STOCK_UPDATE_OUTCOME_INSUFFICIENT_STOCK: _StockUpdateOutcome.ValueType  # 2
-    """DEDUCT: some item was short; nothing was taken, and nothing ever will be for this order."""
+    """DEDUCT: some item was short; nothing was deducted, and nothing ever will be."""
     STOCK_UPDATE_OUTCOME_CANCELLED: _StockUpdateOutcome.ValueType  # 3
-    """DEDUCT: the order was restored before; nothing is taken.
-    RESTORE: nothing had been taken; a later DEDUCT will take nothing.
+    """DEDUCT: the order was restored before; nothing is deducted.
+    RESTORE: nothing had been deducted; a later DEDUCT deducts nothing.
     """
     STOCK_UPDATE_OUTCOME_UNKNOWN_PRODUCT: _StockUpdateOutcome.ValueType  # 4
     """DEDUCT: some product does not exist; nothing was recorded."""
@@ -66,10 +66,10 @@ STOCK_UPDATE_OUTCOME_UNSPECIFIED: StockUpdateOutcome.ValueType  # 0
 STOCK_UPDATE_OUTCOME_APPLIED: StockUpdateOutcome.ValueType  # 1
 """The stock moved, now or when this update was first applied."""
 STOCK_UPDATE_OUTCOME_INSUFFICIENT_STOCK: StockUpdateOutcome.ValueType  # 2
-"""DEDUCT: some item was short; nothing was taken, and nothing ever will be for this order."""
+"""DEDUCT: some item was short; nothing was deducted, and nothing ever will be."""
 STOCK_UPDATE_OUTCOME_CANCELLED: StockUpdateOutcome.ValueType  # 3
-"""DEDUCT: the order was restored before; nothing is taken.
-RESTORE: nothing had been taken; a later DEDUCT will take nothing.
+"""DEDUCT: the order was restored before; nothing is deducted.
+RESTORE: nothing had been deducted; a later DEDUCT deducts nothing.
 """
 STOCK_UPDATE_OUTCOME_UNKNOWN_PRODUCT: StockUpdateOutcome.ValueType  # 4
 """DEDUCT: some product does not exist; nothing was recorded."""
@@ -108,9 +108,9 @@ class _ReservationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rese
     RESERVATION_STATE_REJECTED: _ReservationState.ValueType  # 2
     """Some item was short: the order holds nothing."""
     RESERVATION_STATE_RESTORED: _ReservationState.ValueType  # 3
-    """What the order held was put back."""
+    """What the order held was restored."""
     RESERVATION_STATE_CANCELLED: _ReservationState.ValueType  # 4
-    """The order was cancelled before anything was taken."""
+    """The order was cancelled before anything was deducted."""
 
 class ReservationState(_ReservationState, metaclass=_ReservationStateEnumTypeWrapper): ...
 
@@ -120,9 +120,9 @@ RESERVATION_STATE_DEDUCTED: ReservationState.ValueType  # 1
 RESERVATION_STATE_REJECTED: ReservationState.ValueType  # 2
 """Some item was short: the order holds nothing."""
 RESERVATION_STATE_RESTORED: ReservationState.ValueType  # 3
-"""What the order held was put back."""
+"""What the order held was restored."""
 RESERVATION_STATE_CANCELLED: ReservationState.ValueType  # 4
-"""The order was cancelled before anything was taken."""
+"""The order was cancelled before anything was deducted."""
 Global___ReservationState: _TypeAlias = ReservationState  # noqa: Y015
 
 @_typing.final
@@ -366,7 +366,7 @@ class StockCheck(_message.Message):
     AVAILABLE_FIELD_NUMBER: _builtins.int
     product_id: _builtins.int
     found: _builtins.bool
-    """False if there is no such product; the other fields are then empty."""
+    """False if the product does not exist; the other fields are then empty."""
     name: _builtins.str
     price_cents: _builtins.int
     stock: _builtins.int
@@ -402,7 +402,7 @@ class StockUpdate(_message.Message):
     kind: Global___StockUpdateKind.ValueType
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___StockItem]:
-        """What DEDUCT takes; RESTORE puts back what the ledger says and needs none."""
+        """What to deduct; RESTORE restores what the ledger says and needs none."""
 
     def __init__(
         self,

@@ -235,9 +235,9 @@ class NewOrderItem(_message.Message):
     UNIT_PRICE_CENTS_FIELD_NUMBER: _builtins.int
     product_id: _builtins.int
     quantity: _builtins.int
-    """1 to 1,000,000; repeated products are added up."""
+    """1 to 1,000,000; repeated products are summed."""
     unit_price_cents: _builtins.int
-    """The price that the client expects; FAILED_PRECONDITION/PRICE_CHANGED if the price is another."""
+    """The price that the client expects; FAILED_PRECONDITION/PRICE_CHANGED if the price has changed."""
     def __init__(
         self,
         *,
@@ -295,7 +295,7 @@ class BatchCreateOrdersRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateOrderRequest]:
-        """At most 1000."""
+        """At most 1,000."""
 
     def __init__(
         self,
@@ -506,7 +506,7 @@ class SettleOrdersRequest(_message.Message):
     """A dry run: respond as if recorded, and roll back (https://google.aip.dev/163)."""
     @_builtins.property
     def settlements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Settlement]:
-        """At most 1000."""
+        """At most 1,000."""
 
     def __init__(
         self,
@@ -530,7 +530,7 @@ class SettlementResult(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     status: Global___OrderStatus.ValueType
-    """The order's status now; UNSPECIFIED if there is no such order."""
+    """The order's status now; UNSPECIFIED if the order does not exist."""
     def __init__(
         self,
         *,

@@ -80,14 +80,14 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchCreateOrders(self, request, context):
-        """The same for many orders, each answered with its own status.
+        """The same for many orders, each with its own result.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOrder(self, request, context):
-        """NOT_FOUND/ORDER_NOT_FOUND if it does not exist or belongs to another user than `user_id`.
+        """NOT_FOUND/ORDER_NOT_FOUND if it does not exist or does not belong to `user_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

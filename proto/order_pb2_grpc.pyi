@@ -38,9 +38,9 @@ class OrderServiceStub:
     its `order.created` event. Idempotent per (user, idempotency_key).
     """
     BatchCreateOrders: _grpc.UnaryUnaryMultiCallable[_order_pb2.BatchCreateOrdersRequest, _order_pb2.BatchCreateOrdersResponse]
-    """The same for many orders, each answered with its own status."""
+    """The same for many orders, each with its own result."""
     GetOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.GetOrderRequest, _order_pb2.Order]
-    """NOT_FOUND/ORDER_NOT_FOUND if it does not exist or belongs to another user than `user_id`."""
+    """NOT_FOUND/ORDER_NOT_FOUND if it does not exist or does not belong to `user_id`."""
     ListOrders: _grpc.UnaryUnaryMultiCallable[_order_pb2.ListOrdersRequest, _order_pb2.ListOrdersResponse]
     """Orders by descending id: newest first."""
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.CancelOrderRequest, _order_pb2.Order]
@@ -60,9 +60,9 @@ class OrderServiceAsyncStub(OrderServiceStub):
     its `order.created` event. Idempotent per (user, idempotency_key).
     """
     BatchCreateOrders: _aio.UnaryUnaryMultiCallable[_order_pb2.BatchCreateOrdersRequest, _order_pb2.BatchCreateOrdersResponse]  # type: ignore[assignment]
-    """The same for many orders, each answered with its own status."""
+    """The same for many orders, each with its own result."""
     GetOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.GetOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
-    """NOT_FOUND/ORDER_NOT_FOUND if it does not exist or belongs to another user than `user_id`."""
+    """NOT_FOUND/ORDER_NOT_FOUND if it does not exist or does not belong to `user_id`."""
     ListOrders: _aio.UnaryUnaryMultiCallable[_order_pb2.ListOrdersRequest, _order_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """Orders by descending id: newest first."""
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.CancelOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
@@ -91,7 +91,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_pb2.BatchCreateOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.BatchCreateOrdersResponse, _abc.Awaitable[_order_pb2.BatchCreateOrdersResponse]]:
-        """The same for many orders, each answered with its own status."""
+        """The same for many orders, each with its own result."""
 
     @_abc_1.abstractmethod
     def GetOrder(
@@ -99,7 +99,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_pb2.GetOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
-        """NOT_FOUND/ORDER_NOT_FOUND if it does not exist or belongs to another user than `user_id`."""
+        """NOT_FOUND/ORDER_NOT_FOUND if it does not exist or does not belong to `user_id`."""
 
     @_abc_1.abstractmethod
     def ListOrders(

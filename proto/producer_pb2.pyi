@@ -61,7 +61,7 @@ class PublishEventsRequest(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
-        """At most 1000."""
+        """At most 1,000."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What an order asked for and stock did not cover: the same in every service."""
+"""An item that stock did not cover, as every service represents it."""
 
 from dataclasses import dataclass
 from typing import Protocol

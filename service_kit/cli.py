@@ -1,4 +1,6 @@
-"""The command line of a service: `python -m order_service` serves, other commands are for people.
+"""The command line of a service.
+
+`python -m order_service` serves; other commands are for operators.
 
 Exit codes: 0, success; 1, the command found something wrong; 2, it could not do its work.
 """

@@ -1,4 +1,4 @@
-"""A service's life: settings, logs, event loop, signals, background work, exit code."""
+"""The lifecycle of a service: settings, logs, event loop, signals, background work, exit code."""
 
 import asyncio
 import gc
@@ -48,7 +48,7 @@ def run(name: str, settings: type[S], serve: Serve[S]) -> int:
 async def background_task(
     work: Coroutine[None, None, None], stop: asyncio.Event, grace_seconds: float = 0.0
 ) -> AsyncIterator[None]:
-    """Run `work` inside the block; after the block it has `grace_seconds` to finish by itself.
+    """Run `work` inside the block; after the block it has `grace_seconds` to finish on its own.
 
     If it ends earlier, `stop` is set and the end of the block raises its error, if any: a service
     whose relay or subscriber died must not appear healthy.

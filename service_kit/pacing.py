@@ -1,4 +1,4 @@
-"""When work starts: fuller batches while busy, longer pauses while something fails."""
+"""Pauses between batches while busy, and back-off while something fails."""
 
 from collections.abc import AsyncIterator, Callable
 

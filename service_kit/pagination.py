@@ -21,7 +21,7 @@ def page_size(
 ) -> int:
     """The size of a page: 20 if not given, 100 at most; InvalidArgument if negative."""
     if requested < 0:
-        raise InvalidArgument("INVALID_PAGE_SIZE", "page_size must not be negative")
+        raise InvalidArgument("INVALID_PAGE_SIZE", "The page size must not be negative.")
     return min(requested or default, largest)
 
 
@@ -72,4 +72,4 @@ def split_page(rows: Sequence[T], size: int, key: Callable[[T], object]) -> tupl
 
 def invalid_token() -> InvalidArgument:
     """The error for a page token that no list returned."""
-    return InvalidArgument("INVALID_PAGE_TOKEN", "invalid page token")
+    return InvalidArgument("INVALID_PAGE_TOKEN", "Invalid page token.")

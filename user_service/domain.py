@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from service_kit.errors import InvalidArgument
-from service_kit.text import canonical
+from service_kit.text import normalize_text
 
 MAX_EMAIL = 254
 MAX_NAME = 100
@@ -97,7 +97,7 @@ def canonical_email(text: str) -> str | None:
     address = text.strip()
     if len(address) > MAX_EMAIL:
         return None
-    address = canonical(address)
+    address = normalize_text(address)
     local, _, domain = address.partition("@")
     is_address = (
         local != ""
@@ -114,7 +114,7 @@ def valid_email(text: str) -> str:
     """The canonical form of an address; InvalidArgument (INVALID_EMAIL) if it is not one."""
     address = canonical_email(text)
     if address is None:
-        raise InvalidArgument("INVALID_EMAIL", "This is not an e-mail address.", field="email")
+        raise InvalidArgument("INVALID_EMAIL", "The e-mail address is invalid.", field="email")
     return address
 
 

@@ -33,7 +33,7 @@ async def register_user(
     """Create a customer.
 
     InvalidArgument (INVALID_EMAIL, INVALID_NAME, INVALID_PASSWORD) for what breaks a rule,
-    AlreadyExists (EMAIL_TAKEN) if there is an account with this e-mail, whatever its case.
+    AlreadyExists (EMAIL_TAKEN) if an account has this e-mail, whatever its case.
     """
     email, name = valid_email(email), valid_name(name)
     check_password(password)
@@ -43,7 +43,9 @@ async def register_user(
             connection, email=email, name=name, password_hash=password_hash
         )
     if user is None:
-        raise AlreadyExists("EMAIL_TAKEN", "There is an account with this e-mail.", field="email")
+        raise AlreadyExists(
+            "EMAIL_TAKEN", "An account with this e-mail already exists.", field="email"
+        )
     return user
 
 
@@ -96,10 +98,10 @@ async def get_user(engine: AsyncEngine, user_id: int) -> User:
 
 
 async def batch_get_users(engine: AsyncEngine, user_ids: Sequence[int]) -> Sequence[User]:
-    """The accounts with these ids, unordered; InvalidArgument (TOO_MANY_IDS) for over 1,000."""
+    """The accounts with these ids, unordered; InvalidArgument (TOO_MANY_ITEMS) for over 1,000."""
     if len(user_ids) > MAX_IDS:
         message = f"At most {MAX_IDS:,} ids are allowed in one call."
-        raise InvalidArgument("TOO_MANY_IDS", message, field="user_ids")
+        raise InvalidArgument("TOO_MANY_ITEMS", message, field="user_ids")
     if not user_ids:
         return []
     async with autocommit(engine) as connection:
@@ -175,4 +177,4 @@ async def revoke_refresh_token(engine: AsyncEngine, token: str) -> None:
 
 
 def _invalid_refresh_token() -> Unauthenticated:
-    return Unauthenticated("INVALID_REFRESH_TOKEN", "The refresh token is not valid.")
+    return Unauthenticated("INVALID_REFRESH_TOKEN", "The refresh token is invalid or already used.")

@@ -73,7 +73,7 @@ async def replace_password_hash(
 
 
 async def get_users(connection: AsyncConnection, user_ids: Sequence[int]) -> list[User]:
-    """Those of these accounts that exist, in no order."""
+    """The accounts that exist, in no order."""
     rows = await connection.execute(_USERS_BY_IDS, {"ids": user_ids})
     return [User.from_row(row) for row in rows]
 

@@ -70,7 +70,7 @@ class InventoryClient(ServiceClient):
         response = await call(self._stub.CheckStock, request, timeout=CALL_SECONDS)
         check = response.checks[0]
         if not check.found:
-            raise NotFound("PRODUCT_NOT_FOUND", f"Product {product_id} not found.")
+            raise NotFound("PRODUCT_NOT_FOUND", f"Product {product_id} does not exist.")
         return responses.Availability(available=check.available, stock=check.stock)
 
     async def adjust_stock(self, product_id: int, delta: int, reason: str) -> responses.Stock:

@@ -59,7 +59,7 @@ class UserClient(ServiceClient):
         return converters.to_user(await call(self._stub.GetUser, request, timeout=CALL_SECONDS))
 
     async def is_admin(self, user_id: int) -> bool:
-        """Whether the account is active and an administrator's now."""
+        """Whether the account is active and has the administrator role now."""
         try:
             user = await self.get_user(user_id)
         except NotFound:

@@ -1,4 +1,4 @@
-"""Registration, log-in and tokens."""
+"""Registration, login and tokens."""
 
 from typing import Final
 

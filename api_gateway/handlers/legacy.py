@@ -1,4 +1,4 @@
-"""The short paths of earlier systems, over the same operations.
+"""Legacy paths: those of earlier systems, over the same operations.
 
 `/register` and `/login` need no handlers of their own.
 """
@@ -35,7 +35,7 @@ async def create_order(context: RequestContext, body: requests.LegacyOrder) -> w
         if item.total_price != total:
             raise Problem(
                 "price_changed",
-                f"At this unit_price the total_price is {format_cents(total)}.",
+                f"The total_price must be unit_price times quantity: {format_cents(total)}.",
                 metadata={"product_id": item.product_id},
             )
     items = [

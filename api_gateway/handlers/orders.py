@@ -105,5 +105,5 @@ async def _owner_filter(context: RequestContext) -> int:
 def _order_id(context: RequestContext) -> str:
     text = context.request.match_info["order_id"]
     if not _ORDER_ID.fullmatch(text):
-        raise Problem("not_found", "Order not found.")
+        raise Problem("not_found", "The order does not exist.")
     return text

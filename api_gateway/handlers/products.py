@@ -48,5 +48,5 @@ async def list_stock_movements(context: RequestContext, query: requests.PageQuer
 def _product_id(context: RequestContext) -> int:
     text = context.request.match_info["product_id"]
     if not re.fullmatch(r"[1-9][0-9]{0,18}", text) or int(text) > MAX_ID:
-        raise Problem("not_found", "Product not found.")
+        raise Problem("not_found", "The product does not exist.")
     return int(text)

@@ -10,8 +10,8 @@ from proto.limits import MAX_QUANTITY
 from service_kit.pagination import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 
 MAX_ID = 2**63 - 1
-MAX_CHOSEN_ID = 2**53 - 1
-"""The largest id that a client may choose: every JSON parser can hold it."""
+MAX_CLIENT_ASSIGNED_ID = 2**53 - 1
+"""The largest id that a client may assign: every JSON parser can hold it."""
 MAX_STOCK = 10**12
 
 _NO_NUL = r"^[^\x00]*$"
@@ -58,7 +58,9 @@ _TEN_DIGITS = r"^([0-9]{1,10}(\.[0-9]{1,2})?|10000000000(\.00?)?)$"
 _THIRTEEN_DIGITS = r"^([0-9]{1,13}(\.[0-9]{1,2})?|10000000000000(\.00?)?)$"
 
 Id = Annotated[int, Field(strict=True, ge=1, le=MAX_ID, examples=[1])]
-ChosenId = Annotated[int, Field(strict=True, ge=1, le=MAX_CHOSEN_ID, examples=[2001])]
+ClientAssignedId = Annotated[
+    int, Field(strict=True, ge=1, le=MAX_CLIENT_ASSIGNED_ID, examples=[2001])
+]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY, examples=[2])]
 StockLevel = Annotated[int, Field(strict=True, ge=0, le=MAX_STOCK, examples=[100])]
 Delta = Annotated[
@@ -93,7 +95,7 @@ NewPassword = Annotated[
     StringConstraints(min_length=10, max_length=128, pattern=_NO_NUL),
     Field(examples=["correct horse battery"]),
 ]
-Opaque = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=_NO_NUL)]
+OpaqueText = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=_NO_NUL)]
 SearchText = Annotated[str, StringConstraints(max_length=200, pattern=_NO_NUL)]
 PageToken = Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9_\-]*$")]
 PageSize = Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api_gateway.schemas.fields import (
-    ChosenId,
+    ClientAssignedId,
     Delta,
     Description,
     Email,
@@ -17,7 +17,7 @@ from api_gateway.schemas.fields import (
     LoginEmail,
     Name,
     NewPassword,
-    Opaque,
+    OpaqueText,
     OrderStatus,
     PageSize,
     PageToken,
@@ -45,13 +45,13 @@ class Credentials(BaseModel):
     """The e-mail and password of an account."""
 
     email: LoginEmail
-    password: Opaque = Field(examples=["correct horse battery"])
+    password: OpaqueText = Field(examples=["correct horse battery"])
 
 
 class RefreshToken(BaseModel):
     """A refresh token; it can be used once."""
 
-    refresh_token: Opaque
+    refresh_token: OpaqueText
 
 
 class NewProduct(BaseModel):
@@ -60,7 +60,7 @@ class NewProduct(BaseModel):
     name: Name = Field(examples=["Laptop"])
     price: Price
     stock: StockLevel
-    id: ChosenId | None = None
+    id: ClientAssignedId | None = None
     description: Description = ""
 
 

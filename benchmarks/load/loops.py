@@ -60,7 +60,7 @@ def has_wrk() -> bool:
 
 
 def closed_loop(address: str, requests: Path, clients: int, seconds: float) -> LoadResult:
-    """`clients` that each send their next request when the response to the last one is there."""
+    """`clients` that each send their next request when the last response has arrived."""
     if seconds < 1 or not has_wrk():  # wrk counts in whole seconds
         return own_closed_loop(address, requests, clients, seconds)
     command = ["wrk", "-t1", f"-c{clients}", f"-d{round(seconds)}s", "--timeout", "60s"]

@@ -126,10 +126,10 @@ def _logins(flood: LoginFlood) -> Table:
         latencies = [f"{each['p50']:.1f} / {each['p99']:.1f}" for each in (before, during)]
         ratio = f"{during['p99'] / max(0.1, before['p99']):.1f}"
         rows.append([name, *latencies, ratio, str(calm.errors), str(flooded.errors)])
-    columns = ["latency p50 / p99, ms", "without log-ins", "during the flood", "p99 ratio"]
+    columns = ["latency p50 / p99, ms", "without logins", "during the flood", "p99 ratio"]
     columns += ["errors without", "errors during"]
     title = (
-        f"Flood of log-ins (32 clients, {flood.logins.per_second:.0f} log-ins/s) during"
+        f"Flood of logins (32 clients, {flood.logins.per_second:.0f} logins/s) during"
         f" {flood.rate_per_second:.0f} reads/s and as many orders/s, open loop"
     )
     return Table(title, columns, rows)

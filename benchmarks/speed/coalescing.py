@@ -1,4 +1,4 @@
-"""The same load with requests that travel together, and with each request by itself."""
+"""The same load with requests that travel together, and with each request on its own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

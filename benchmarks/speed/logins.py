@@ -1,4 +1,4 @@
-"""What a flood of log-ins does to reads and orders."""
+"""What a flood of logins does to reads and orders."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from benchmarks.system import checks
 from benchmarks.system.shop import Shop
 
 CLIENTS = 32
-"""Of the log-ins."""
+"""Of the logins."""
 
 
 @dataclass(frozen=True)
 class LoginFlood:
-    """Reads and orders at a steady, moderate rate, without log-ins and with many."""
+    """Reads and orders at a steady, moderate rate, without logins and with many."""
 
     rate_per_second: float
     """Of reads and of orders each."""
@@ -29,7 +29,7 @@ class LoginFlood:
 
 
 def measure(shop: Shop, rate: float, seconds: float) -> LoginFlood:
-    """Reads and orders at `rate` per second each, first alone, then during a flood of log-ins."""
+    """Reads and orders at `rate` per second each, first alone, then during a flood of logins."""
     products = shop.write_requests(read_products(range(1, min(shop.products, SAMPLE) + 1)))
     logins = shop.write_requests(_log_in_all(shop))
     calm_reads, calm_orders = _reads_and_orders(shop, products, shop.write_orders(), rate, seconds)

@@ -18,8 +18,9 @@ import asyncpg
 from api_gateway.access_tokens import AccessTokens
 from launcher.environment.files import read_env_file
 from launcher.errors import LauncherError
-from launcher.layout import POSTGRES, RABBITMQ, SERVICES, Layout
+from launcher.layout import Layout
 from launcher.rabbitmq import container, private_node
+from launcher.services import POSTGRES, RABBITMQ, SERVICES
 from launcher.supervisor.supervisord import Supervisor
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -55,7 +56,7 @@ class System:
         return running | ({"supervisord": process.pid} if process else {})
 
     def token(self, user_id: int, role: str = "customer") -> str:
-        """An access token for a user, as a log-in returns it."""
+        """An access token for a user, as a login returns it."""
         return AccessTokens(self.environment["JWT_SECRET"]).issue(user_id, role)
 
     def url(self, database: str) -> str:

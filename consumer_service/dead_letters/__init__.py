@@ -1,1 +1,1 @@
-"""Messages that can never be handled: put aside with their reason, shown, and given back."""
+"""Messages that can never be handled: stored with their reason, listed and redriven."""

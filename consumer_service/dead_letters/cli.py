@@ -38,7 +38,7 @@ ReasonOption = Annotated[
     str | None, typer.Option("--reason", metavar="TEXT", help="Only reasons that contain TEXT.")
 ]
 LimitOption = Annotated[
-    int, typer.Option(min=1, help="Read at most this many of the queue, oldest first.")
+    int, typer.Option(min=1, help="Read at most this many messages of the queue, oldest first.")
 ]
 
 dead_letter_commands = typer.Typer(

@@ -1,1 +1,1 @@
-"""Whether stock, ledger and reservations agree: `checks` on demand, `monitor` all the time."""
+"""Whether stock, ledger and reservations agree: `checks` on demand, `monitor` continuously."""

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from launcher.errors import LauncherError
-from launcher.layout import Layout, Service
+from launcher.layout import Layout
+from launcher.services import Service
 from service_kit.settings import SettingsError, load
 
 _TIMEOUT_SECONDS = 60

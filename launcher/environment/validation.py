@@ -6,8 +6,9 @@ from launcher import ports
 from launcher.environment import service_settings
 from launcher.environment.variables import port_variables
 from launcher.errors import LauncherError
-from launcher.layout import SERVICES, Layout, Service
+from launcher.layout import Layout
 from launcher.rabbitmq import endpoint
+from launcher.services import SERVICES, Service
 
 _DATABASE_SCHEME = "postgresql+asyncpg://"
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from launcher import ports
 from launcher.environment import secrets
-from launcher.layout import CONSUMER, SERVICES, Layout, Service
+from launcher.layout import Layout
+from launcher.services import CONSUMER, SERVICES, Service
 from service_kit.settings import DEFAULT_BROKER_URL
 
 

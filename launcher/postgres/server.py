@@ -9,9 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from launcher.errors import LauncherError
-from launcher.layout import POSTGRES, SERVICES, Layout
+from launcher.layout import Layout
 from launcher.postgres import os_user
 from launcher.postgres.os_user import OsUser
+from launcher.services import POSTGRES, SERVICES
 from launcher.supervisor.programs import Program
 
 _VERSION = 18
@@ -79,7 +80,7 @@ class EmbeddedPostgres:
         return f"postgresql+asyncpg://{user}:{password}@/{database}?host={host}"
 
     def program(self) -> Program:
-        """Create the missing ones of cluster, role and databases; return the server to supervise.
+        """Create the cluster, role and databases that are missing; return the program to supervise.
 
         Sets the stored passwords to `password` each time, so that lost secrets can be replaced.
         """

@@ -71,7 +71,7 @@ def _require_startable(endpoint: Endpoint, error: str) -> None:
 
 
 def _package_starts_server(endpoint: Endpoint) -> bool:
-    """Whether the server that the new package starts by itself becomes available at `endpoint`."""
+    """Whether the server that the new package starts on its own becomes available at `endpoint`."""
     deadline = time.monotonic() + _PACKAGE_START_SECONDS
     while probe.is_listening(endpoint) and time.monotonic() < deadline:
         if probe.connection_error(endpoint.url) is None:

@@ -6,8 +6,9 @@ import shlex
 import shutil
 import subprocess
 
-from launcher.layout import RABBITMQ, Layout
+from launcher.layout import Layout
 from launcher.rabbitmq.endpoint import Endpoint
+from launcher.services import RABBITMQ
 from launcher.supervisor.programs import Program
 
 IMAGE = "rabbitmq:4-management"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from launcher import ports
 from launcher.environment.files import write_private
-from launcher.layout import RABBITMQ, Layout
+from launcher.layout import Layout
 from launcher.rabbitmq.endpoint import Endpoint
+from launcher.services import RABBITMQ
 from launcher.supervisor.programs import Program
 
 _COMMON_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/sbin", "/usr/local/sbin", "/opt/rabbitmq/sbin")
@@ -33,7 +34,7 @@ def find_script() -> Path | None:
     """The start script of the installed server; None if no server is installed.
 
     The `rabbitmq-server` that distributions put on the PATH is a wrapper that changes user and
-    folder. The server's own script has `rabbitmq-env` beside it.
+    folder. The server's own script has `rabbitmq-env` alongside it.
     """
     folders = [*_COMMON_FOLDERS, *os.get_exec_path()]
     scripts = (Path(folder) / "rabbitmq-server" for folder in folders)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launcher.errors import LauncherError
-from launcher.layout import START_ORDER, Layout
+from launcher.layout import Layout
+from launcher.services import START_ORDER
 
 _TAIL_BYTES = 256 * 1024
 _POLL_SECONDS = 0.3

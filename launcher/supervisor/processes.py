@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from launcher.layout import POSTGRES, START_ORDER
+from launcher.services import POSTGRES, START_ORDER
 
 RUN_DIR_MARK = "LAUNCHER_RUN_DIR"
 """The variable that supervisord and all its programs have: the run directory they belong to."""

@@ -12,7 +12,8 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from launcher.errors import LauncherError
-from launcher.layout import START_ORDER, Layout
+from launcher.layout import Layout
+from launcher.services import START_ORDER
 from launcher.supervisor.processes import RUN_DIR_MARK
 from launcher.supervisor.programs import Program, write_configuration
 

@@ -1,6 +1,6 @@
-"""The checks of everything: what must hold in the orders' data, and between orders and inventory.
+"""The full checks: what must hold in the orders' data, and between orders and inventory.
 
-`monitor` has the checks of what is new, which run with the service.
+`monitor` has the continuous checks, which run with the service.
 """
 
 import datetime as dt
@@ -15,7 +15,9 @@ from service_kit.consistency import Check, Finding
 from service_kit.postgres.engine import autocommit, snapshot
 
 ORDERS_SETTLED = Check("I2", "orders_settled", "every order is settled in time")
-ORDERS_ADD_UP = Check("I3", "orders_add_up", "an order has its items, its total and its history")
+ORDERS_COMPLETE = Check(
+    "I3", "orders_complete", "an order has its items, its total and its history"
+)
 ORDERS_EQUAL_RESERVATIONS = Check(
     "I3",
     "orders_equal_reservations",
@@ -30,7 +32,7 @@ ONE_OUTCOME = Check("I5", "one_outcome", "an order has one outcome, published on
 
 _WITHIN_ORDERS = {
     ORDERS_SETTLED: repository.UNSETTLED_ORDERS,
-    ORDERS_ADD_UP: repository.UNBALANCED_ORDERS,
+    ORDERS_COMPLETE: repository.UNBALANCED_ORDERS,
     EVENTS_PUBLISHED: repository.UNPUBLISHED_EVENTS,
     CHANGES_HAVE_EVENTS: repository.CHANGES_WITHOUT_EVENT,
     ONE_OUTCOME: repository.SEVERAL_OUTCOMES,
@@ -77,7 +79,7 @@ async def run_checks(
 async def compare(
     engine: AsyncEngine, inventory: ReservationClient, order_ids: Collection[uuid.UUID]
 ) -> list[Finding]:
-    """Those of these orders that disagree with what inventory deducted for them.
+    """The orders among these that disagree with what inventory deducted for them.
 
     Exact while both services run: inventory decides before an order is settled, and restores after
     it was cancelled. So what disagrees, with the order unchanged afterwards, is a violation.
@@ -115,7 +117,7 @@ async def _pages(engine: AsyncEngine) -> AsyncIterator[list[uuid.UUID]]:
 async def _unknown_orders(
     engine: AsyncEngine, inventory: ReservationClient, grace_seconds: float
 ) -> list[Finding]:
-    """The consumer restores at once what was deducted for an order that nobody placed."""
+    """Stock deducted over `grace_seconds` ago for orders that do not exist."""
     before = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=grace_seconds)
     findings = []
     async for page in inventory.deducted():

@@ -28,9 +28,9 @@ class ReservationClient:
         self._stub = InventoryServiceStub(channel)
 
     async def reservations(self, order_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, Reservation]:
-        """What was decided and moved for those of these orders (at most 1,000) that were decided.
+        """The reservations of these orders (at most 1,000) with their movements.
 
-        Movements are included.
+        Orders without one are left out.
         """
         request = pb.BatchGetReservationsRequest(order_ids=map(str, order_ids))
         response = await call(self._stub.BatchGetReservations, request, timeout=CALL_SECONDS)

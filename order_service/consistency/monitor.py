@@ -1,4 +1,4 @@
-"""The checks that run with the service: cheap, because they read only what is new or unfinished."""
+"""The continuous checks: cheap, because they read only what is new or unfinished."""
 
 import datetime as dt
 import uuid
@@ -19,18 +19,18 @@ from service_kit.postgres.engine import autocommit
 
 _MAX_FINDINGS = 100
 _MAX_COMPARED = 100
-"""Orders in one comparison, besides those that disagreed in the last one."""
+"""Orders in one comparison, in addition to those that disagreed in the last one."""
 _SETTLING_SECONDS = 5.0
 """Orders younger than this are not yet compared."""
 _MAX_BACKLOG = 10_000
 """Rows at most that are read to find out whether something is late."""
 
 
-class IncrementalChecks:
+class ContinuousChecks:
     """Finds what is late, and compares the newest orders with inventory.
 
-    Late is what was overtaken: an order or event that is unfinished although a younger one was
-    done with `grace_seconds` ago. While nothing gets through, nothing is late.
+    An order or event is late if it is unfinished although a younger one was finished
+    `grace_seconds` ago. So an outage alone makes nothing late.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class IncrementalChecks:
             return await repository.overtaken_events(connection, before, _MAX_FINDINGS)
 
     async def unequal_orders(self) -> Sequence[Finding]:
-        """Of the orders since the last run the newest that disagree with inventory.
+        """The newest orders since the last run that disagree with inventory.
 
         Those that disagreed then are compared again.
         """

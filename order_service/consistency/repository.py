@@ -186,14 +186,14 @@ async def newest_ids(
 async def existing_ids(
     connection: AsyncConnection, order_ids: Collection[uuid.UUID]
 ) -> set[uuid.UUID]:
-    """Those of these ids that belong to an order."""
+    """The ids that belong to an order."""
     return set(await connection.scalars(_EXISTING_IDS, {"ids": list(order_ids)}))
 
 
 async def stored_orders(
     connection: AsyncConnection, order_ids: Collection[uuid.UUID]
 ) -> dict[uuid.UUID, StoredOrder]:
-    """What those of these orders that exist say about their stock."""
+    """What the orders that exist say about their stock, by id."""
     return {
         row.id: StoredOrder(
             OrderStatus(row.status),

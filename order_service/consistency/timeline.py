@@ -66,7 +66,7 @@ async def timeline(
 
 
 async def dead_letter_steps(broker_url: str, order_id: uuid.UUID) -> list[Step]:
-    """The events of an order that are dead letters; Unavailable if the broker cannot be asked.
+    """The events of an order that are dead letters; Unavailable if the broker is unavailable.
 
     Of the dead letters the oldest MAX_DEAD_LETTERS are searched.
     """
@@ -101,7 +101,7 @@ def _of_event(entry: OutboxEntry) -> Iterator[Step]:
     request = f", request {entry.request_id}" if entry.request_id else ""
     yield Step(entry.created_at, "outbox", f"{entry.type} stored", f"event {entry.id}{request}")
     if entry.sent_at is not None:
-        yield Step(entry.sent_at, "broker", f"{entry.type} confirmed", f"event {entry.id}")
+        yield Step(entry.sent_at, "broker", f"{entry.type} published", f"event {entry.id}")
     elif entry.last_error:
         due = entry.next_attempt_at or entry.created_at
         what = f"{entry.type} refused, attempt {entry.attempts + 1} due"

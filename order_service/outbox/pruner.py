@@ -38,5 +38,5 @@ class Pruner:
             if deleted < repository.PRUNE_BATCH_SIZE:
                 break
         if total:
-            log.info("outbox pruned", events=total)
+            log.info("outbox pruned", count=total)
         return total

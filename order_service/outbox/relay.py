@@ -41,9 +41,9 @@ class Relay:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _lead_if_elected(self) -> None:
-        """Return at once if another relay leads, else when the lead is lost.
+        """Return at once if another relay leads, else once leadership is lost.
 
-        Raises the ServiceError of a database that cannot be asked for the lead.
+        Raises the ServiceError of an unavailable database.
         """
         elected = False
         try:
@@ -56,14 +56,14 @@ class Relay:
         except ServiceError as error:
             if not elected:
                 raise
-            # No failed attempt, because it led: the next failure starts with a short pause again.
+            # Not counted as a failed attempt: it led, so the back-off starts over.
             log.warning("relay lost leadership", reason=error.reason, error=error.message)
 
     async def _lead(self, connection: AsyncConnection) -> None:
         """Send batch after batch.
 
-        While the producer cannot be asked, each attempt reads the outbox again. A failure of the
-        connection passes: it is no ServiceError before it leaves `leadership`.
+        While the producer is unavailable, each attempt reads the outbox again. A failure of the
+        database connection propagates: `leadership` turns it into a ServiceError.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -83,7 +83,7 @@ class Relay:
         """Publish the oldest unsent events and mark those confirmed; returns their number.
 
         Nothing is marked that the broker has not confirmed; an event that it refused is postponed
-        by itself. Raises the ServiceError of a producer that cannot be asked.
+        on its own. Raises the ServiceError of an unavailable producer.
         """
         events = await repository.unsent_events(connection, self._max_items)
         if not events:

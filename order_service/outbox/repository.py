@@ -1,6 +1,6 @@
 """SQL of the outbox.
 
-Events are inserted here by themselves, and in `order_service.repository` together with the change
+Events are inserted here on their own, and in `order_service.repository` together with the change
 of the order that they report.
 """
 
@@ -128,12 +128,12 @@ async def unsent_events(connection: AsyncConnection, limit: int) -> list[OutboxE
 
 
 async def mark_sent(connection: AsyncConnection, ids: Sequence[uuid.UUID]) -> None:
-    """Note that the broker confirmed these events."""
+    """Mark these events as sent: the broker has confirmed them."""
     await connection.execute(_MARK_SENT, {"ids": ids})
 
 
 async def postpone(connection: AsyncConnection, errors: Mapping[uuid.UUID, str]) -> None:
-    """Note why these events failed; each is due again after 1 s, 2 s, 4 s … at most 15 s."""
+    """Record why these events failed; each is due again after 1 s, 2 s, 4 s … at most 15 s."""
     parameters = {"ids": list(errors), "errors": list(errors.values())}
     await connection.execute(_POSTPONE, parameters)
 

@@ -87,7 +87,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if method not in self._wrapped:
             handler = await continuation(handler_call_details)
-            # Streams (health watch, reflection) and unknown methods pass as they are.
+            # Streams (health watch, reflection) and unknown methods pass unchanged.
             if handler is None or handler.unary_unary is None or method.startswith("/grpc."):
                 return handler
             self._wrapped[method] = grpc.unary_unary_rpc_method_handler(

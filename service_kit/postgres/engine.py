@@ -89,7 +89,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
     Raises Aborted (DATABASE_CONFLICT) for a deadlock or serialization failure, and Unavailable
     (DATABASE_UNAVAILABLE) when the database is unreachable, full, too slow or closed: the outcome
-    of the commit is then unknown. Constraint violations pass as they are.
+    of the commit is then unknown. Constraint violations propagate unchanged.
     """
     try:
         async with engine.begin() as connection:
@@ -131,7 +131,7 @@ async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 def as_service_error(error: Exception) -> ServiceError | None:
-    """The error for a driver's or pool's exception; None if the exception is to pass as it is."""
+    """The error for a driver's or pool's exception; None if it should propagate unchanged."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     state = str(getattr(cause, "sqlstate", None) or "")
     if state in _CONFLICTS:

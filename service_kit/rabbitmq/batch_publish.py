@@ -1,7 +1,7 @@
 """Confirmed publishing of a whole batch with a single write.
 
-aiormq's public `basic_publish` writes and drains each message by itself, which costs four times as
-much. This is the only file that touches aiormq's inner parts (delivery tags, confirmations, the
+aiormq's public `basic_publish` writes and drains each message separately, which costs four times as
+much. This is the only file that touches aiormq's internals (delivery tags, confirmations, the
 connection's write queue); it is written against aiormq 7.2, which is pinned, and a test compares
 it with the public path.
 """

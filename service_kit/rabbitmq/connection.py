@@ -1,4 +1,4 @@
-"""Connections to RabbitMQ: one that is kept for a service, one for a command."""
+"""Connections to RabbitMQ: kept open for a service, opened once for a command."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

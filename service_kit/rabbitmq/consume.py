@@ -36,7 +36,7 @@ class BatchConsumer:
     async def next_batch(self, max_items: int) -> list[DeliveredMessage]:
         """The messages that have arrived, 1 to `max_items`, in their order.
 
-        Waits for the first one, even if none can arrive any more: `fail_when_ended` raises then.
+        Waits for the first one. After the consumer has ended none arrives: see `fail_when_ended`.
         """
         batch = [await self._arrived.get()]
         while len(batch) < max_items and not self._arrived.empty():

@@ -103,7 +103,7 @@ async def test_the_broker_closes_a_consumer_that_does_not_ack_in_time(
         async def cut_off() -> bool:
             return '"broker connection lost"' in consumer.log()[logged:]
 
-        # Orders are placed all the time, and no stock update can finish.
+        # Orders are placed continuously, and no stock update can finish.
         async with buyers.ordering():
             async with shop_under_fault.inventory.locked("reservations"):
                 await eventually(cut_off, within=CUT_OFF_SECONDS)

@@ -70,7 +70,7 @@ async def test_writes_to_a_table_fail(shop: Shop, buyers: Buyers, case: str) -> 
 
 @pytest.mark.whole_matrix
 async def test_transactions_deadlock(shop: Shop, buyers: Buyers) -> None:
-    """Other sessions lock the products in the opposite order, slowly, all the time."""
+    """Other sessions lock the products in the opposite order, slowly, continuously."""
     deadlocks = await _deadlocks(shop.inventory)
     products = sorted(buyers.products, reverse=True)
     async with buyers.ordering():

@@ -88,7 +88,7 @@ CASES = [
 
 
 @pytest.mark.cases("case", CASES, quick=1)
-async def test_a_link_fails_and_no_order_is_lost_or_doubled(
+async def test_a_link_fails_and_no_order_is_lost_or_duplicated(
     shop: Shop, buyers: Buyers, case: str
 ) -> None:
     client, _, server, fault = case.split(" ", 3)

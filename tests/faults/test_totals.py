@@ -12,5 +12,5 @@ def test_ten_thousand_orders_under_faults_caused_no_false_alarm() -> None:
     assert totals.COUNTS["false alarms"] == 0
 
 
-def test_no_order_was_lost_or_doubled() -> None:
-    assert (totals.COUNTS["lost"], totals.COUNTS["doubled"]) == (0, 0)
+def test_no_order_was_lost_or_duplicated() -> None:
+    assert (totals.COUNTS["lost"], totals.COUNTS["duplicated"]) == (0, 0)

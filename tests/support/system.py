@@ -182,7 +182,7 @@ class System:
 
     @asynccontextmanager
     async def another_gateway(self, **variables: str) -> AsyncIterator[str]:
-        """Another gateway, with its own settings, beside the supervised one; yields its URL."""
+        """Another gateway, with its own settings, alongside the supervised one; yields its URL."""
         port = str(free_port())
         process = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -1,4 +1,4 @@
-"""The short paths of the earlier systems, with the bodies of their clients."""
+"""The legacy paths: those of earlier systems, with the bodies of their clients."""
 
 import uuid
 from collections.abc import Mapping

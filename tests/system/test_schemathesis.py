@@ -38,7 +38,7 @@ schema = schemathesis.openapi.from_dict(DOCUMENT)
 
 
 def bounded(examples: int) -> settings:
-    """At most `examples` generated requests beside those in the schema, the same in every run."""
+    """At most `examples` requests in addition to those in the schema, the same in every run."""
     return settings(
         max_examples=examples,
         deadline=None,

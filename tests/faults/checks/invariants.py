@@ -28,7 +28,7 @@ _SETTLE_SECONDS = 5.0
 """The time that the newest order has to be settled, however long ago the fault ended."""
 _DRAIN_SECONDS = 15.0
 
-_DOUBLED = (MOVED_TWICE, TWO_ORDERS, TWO_RESPONSES)
+_DUPLICATES = (MOVED_TWICE, TWO_ORDERS, TWO_RESPONSES)
 
 _OUTSTANDING = """
 SELECT count(*) FILTER (WHERE status = 'PENDING') AS pending,
@@ -61,7 +61,7 @@ async def violations_after(
     totals.COUNTS["orders accepted"] += len(buyers.accepted) - buyers.counted[1]
     buyers.counted = buyers.orders_sent, len(buyers.accepted)
     totals.COUNTS["lost"] += len(found.get(LOST, ()))
-    totals.COUNTS["doubled"] += sum(len(found.get(each, ())) for each in _DOUBLED)
+    totals.COUNTS["duplicated"] += sum(len(found.get(each, ())) for each in _DUPLICATES)
     totals.COUNTS["false alarms"] += len(found.get(INCONSISTENT, ()))
     return [
         f"{violation}: {len(cases)}, such as {'; '.join(cases[:_SHOWN])}"

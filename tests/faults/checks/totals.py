@@ -3,6 +3,6 @@
 from collections import Counter
 
 COUNTS: Counter[str] = Counter()
-"""Faults, orders sent and accepted, and what was found: lost, doubled, false alarms."""
+"""Faults, orders sent and accepted, and what was found: lost, duplicated, false alarms."""
 CRASH_POINTS_HIT: set[str] = set()
 """The crash points at which a service died."""

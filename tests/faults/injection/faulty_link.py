@@ -11,7 +11,7 @@ _CHUNK = 64 * 1024
 
 
 class FaultyLink(TcpProxy):
-    """A TCP proxy with latency, and with loss in each direction by itself."""
+    """A TCP proxy with latency, and with loss in each direction separately."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)

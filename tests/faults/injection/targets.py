@@ -29,7 +29,7 @@ def replace(target: str, wrap: Callable[[Function], Function]) -> None:
 
 
 def unknown(names: Iterable[str]) -> list[str]:
-    """Those of these names that no function has, each with the reason."""
+    """The names that no function has, each with the reason."""
     found = []
     for target in sorted(set(names)):
         try:

@@ -197,7 +197,7 @@ async def test_an_order_whose_event_was_lost_is_republished_and_settled(
     ):
         republishing = replace(environment, orders=orders)
         (placed,) = await republishing.place({product: 1})
-        # It may be in the queue more than once already, because it is republished all the time.
+        # It may be in the queue more than once already, because it is republished continuously.
         await eventually(lambda: ready(environment.broker))
         await purge(environment.broker, INVENTORY_QUEUE)
         await eventually(lambda: ready(environment.broker))

@@ -22,14 +22,14 @@ from service_kit.errors import ServiceError, Unavailable
 from service_kit.lifecycle import background_task
 from service_kit.postgres.engine import transaction
 from tests.integration.environment import amqp_channel, publish_probe, purge
-from tests.integration.orders.relaying import (
+from tests.integration.orders.running_relay import (
     add,
     all_sent,
     leaders,
     new_events,
     published,
-    relaying,
     retried,
+    running_relay,
     unsent,
 )
 from tests.support.infrastructure import Broker
@@ -51,7 +51,7 @@ async def test_events_are_published_in_order_and_marked(
 ) -> None:
     await purge(broker, AUDIT_QUEUE)
     ids = await add(engine, new_events(250))
-    async with relaying(engine, producer, max_items=100):
+    async with running_relay(engine, producer, max_items=100):
         await all_sent(engine)
     assert await published(broker) == ids
 
@@ -61,7 +61,7 @@ async def test_a_full_batch_is_followed_by_the_next_at_once(
 ) -> None:
     monkeypatch.setattr(relay, "POLL_SECONDS", 3600.0)
     await add(engine, new_events(6))
-    async with relaying(engine, producer, max_items=2):
+    async with running_relay(engine, producer, max_items=2):
         await all_sent(engine)
 
 
@@ -75,7 +75,7 @@ async def test_an_event_is_marked_only_after_the_confirm_of_the_broker(
         await publish_probe(stub)
         proxy.pause()
         await add(engine, new_events(3))
-        async with relaying(engine, address):
+        async with running_relay(engine, address):
             await proxy.holding()
             assert await unsent(engine) == 3
             await proxy.resume()
@@ -87,7 +87,7 @@ async def test_events_wait_for_a_producer_that_is_unavailable(
 ) -> None:
     port = free_port()
     ids = await add(engine, new_events(3))
-    async with relaying(engine, f"127.0.0.1:{port}"):
+    async with running_relay(engine, f"127.0.0.1:{port}"):
         await retried(retries, 2)
         assert await unsent(engine) == 3
         async with producer_running(broker.url, port):
@@ -101,7 +101,7 @@ async def test_events_wait_for_a_broker_that_is_unavailable(
     async with proxied(broker.url) as (proxy, url), producer_running(url) as (address, _):
         await proxy.cut()
         ids = await add(engine, new_events(3))
-        async with relaying(engine, address):
+        async with running_relay(engine, address):
             await retried(retries, 2)
             assert await unsent(engine) == 3
             await proxy.resume()
@@ -145,7 +145,7 @@ async def test_a_refused_event_does_not_hold_up_the_others(
     engine: AsyncEngine, producer: str
 ) -> None:
     refused, *_ = await add(engine, [*new_events(1, "order.unknown"), *new_events(20)])
-    async with relaying(engine, producer):
+    async with running_relay(engine, producer):
         await eventually(lambda: unsent(engine), lambda count: count == 1)
         await add(engine, new_events(20))
         await eventually(lambda: unsent(engine), lambda count: count == 1)
@@ -182,7 +182,7 @@ async def test_events_committed_late_are_not_lost(
     broker: Broker, engine: AsyncEngine, producer: str
 ) -> None:
     early, later = new_events(1), new_events(1)
-    async with relaying(engine, producer):
+    async with running_relay(engine, producer):
         async with transaction(engine) as slow:
             await repository.add_events(slow, early)
             (later_id,) = await add(engine, later)
@@ -200,7 +200,7 @@ async def test_a_notification_wakes_the_relay_before_its_poll(
 ) -> None:
     monkeypatch.setattr(relay, "POLL_SECONDS", 60.0)
     wakeups = Wakeups()
-    async with relaying(engine, producer, wakeups):
+    async with running_relay(engine, producer, wakeups):
         for _ in range(3):
             await add(engine, new_events(1))
             wakeups.notify()
@@ -210,7 +210,7 @@ async def test_a_notification_wakes_the_relay_before_its_poll(
 async def test_an_event_without_a_notification_is_found_by_the_poll(
     engine: AsyncEngine, producer: str
 ) -> None:
-    async with relaying(engine, producer):
+    async with running_relay(engine, producer):
         await eventually(lambda: leaders(engine), lambda found: len(found) == 1)
         await add(engine, new_events(1))
         await all_sent(engine)
@@ -221,5 +221,5 @@ async def test_events_larger_than_a_grpc_message_are_sent_in_several_batches(
 ) -> None:
     """256 orders of 100 items with long names weigh more than the 16 MiB of one call."""
     await add(engine, new_events(256, body=json.dumps({"name": "x" * 80_000}).encode()))
-    async with relaying(engine, producer):
+    async with running_relay(engine, producer):
         await all_sent(engine)

@@ -16,14 +16,14 @@ from service_kit.errors import Unavailable
 from service_kit.pacing import MAX_BACKOFF_SECONDS
 from service_kit.postgres.engine import open_engine
 from tests.integration.environment import publish_probe, purge
-from tests.integration.orders.relaying import (
+from tests.integration.orders.running_relay import (
     add,
     all_sent,
     leaders,
     new_events,
     published,
-    relaying,
     retried,
+    running_relay,
     terminate,
 )
 from tests.support.infrastructure import Broker
@@ -43,9 +43,9 @@ async def two_relays(
         open_engine(migrated, "second") as second,
         AsyncExitStack() as ends_first,
     ):
-        await ends_first.enter_async_context(relaying(first, producer))
+        await ends_first.enter_async_context(running_relay(first, producer))
         await eventually(lambda: leaders(engine))
-        async with relaying(second, producer):
+        async with running_relay(second, producer):
             yield proxy, ends_first
 
 
@@ -93,10 +93,10 @@ async def test_the_other_relay_takes_over_when_the_leader_hangs(
         proxied(migrated) as (proxy, url),
         open_engine(url, "first") as first,
         open_engine(migrated, "second") as second,
-        relaying(first, producer),
+        running_relay(first, producer),
     ):
         before = await eventually(lambda: leaders(engine))
-        async with relaying(second, producer):
+        async with running_relay(second, producer):
             proxy.pause()
             await add(engine, new_events(3))
             await all_sent(engine)
@@ -125,7 +125,7 @@ async def test_a_leader_that_lost_its_session_competes_again_without_backing_off
     engine: AsyncEngine, producer: str, retries: list[RetryDetails]
 ) -> None:
     with capture_logs() as logs:
-        async with relaying(engine, producer):
+        async with running_relay(engine, producer):
             for _ in range(3):
                 (leader,) = await eventually(lambda: leaders(engine))
                 await terminate(engine, leader)
@@ -162,7 +162,7 @@ async def test_events_whose_mark_was_lost_with_the_session_are_published_again(
         await publish_probe(stub)
         proxy.pause()
         ids = await add(engine, new_events(3))
-        async with relaying(engine, address):
+        async with running_relay(engine, address):
             await proxy.holding()
             (leader,) = await leaders(engine)
             await terminate(engine, leader)
@@ -178,7 +178,7 @@ async def test_a_relay_whose_database_was_unavailable_continues(
     async with (
         proxied(migrated) as (proxy, url),
         open_engine(url, "first") as through,
-        relaying(through, producer),
+        running_relay(through, producer),
     ):
         await eventually(lambda: leaders(engine))
         await proxy.cut()

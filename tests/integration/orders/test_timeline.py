@@ -61,13 +61,13 @@ async def test_the_steps_of_an_order_have_times_and_request_ids(
     done = await show_timeline(environment, order_id)
     found = steps(done)
     for cause, effect in (
-        (("outbox", "order.created stored"), ("broker", "order.created confirmed")),
+        (("outbox", "order.created stored"), ("broker", "order.created published")),
         (("outbox", "order.created stored"), ("inventory", "sufficient stock")),
         (("ledger", "stock deducted"), ("order", "CONFIRMED")),
         (("order", "CONFIRMED"), ("order", "CANCELLED")),
-        (("outbox", "order.confirmed stored"), ("broker", "order.confirmed confirmed")),
+        (("outbox", "order.confirmed stored"), ("broker", "order.confirmed published")),
         (("order", "CANCELLED"), ("ledger", "stock restored")),
-        (("outbox", "order.cancelled stored"), ("broker", "order.cancelled confirmed")),
+        (("outbox", "order.cancelled stored"), ("broker", "order.cancelled published")),
     ):
         assert found.index(cause) < found.index(effect), done.stdout
     assert len(found) == 12

@@ -1,4 +1,4 @@
-"""Which SQLSTATEs are Unavailable, and which errors pass as they are."""
+"""Which SQLSTATEs are Unavailable, and which errors propagate unchanged."""
 
 import pytest
 from sqlalchemy import text
@@ -15,7 +15,7 @@ def raising(state: str) -> str:
 
 
 @pytest.mark.parametrize("state", ["28000", "42501", "XX000", "XX001", "25P03"])
-async def test_a_state_that_an_operator_will_undo_is_unavailable(
+async def test_a_state_that_an_operator_will_undo_is_reported_as_unavailable(
     engine: AsyncEngine, state: str
 ) -> None:
     with pytest.raises(Unavailable) as error:
@@ -24,12 +24,14 @@ async def test_a_state_that_an_operator_will_undo_is_unavailable(
 
 
 @pytest.mark.parametrize("state", ["42703", "42P01", "42601", "22012", "22P02", "23505", "P0001"])
-async def test_an_error_in_a_statement_passes_as_it_is(engine: AsyncEngine, state: str) -> None:
+async def test_an_error_in_a_statement_propagates_unchanged(
+    engine: AsyncEngine, state: str
+) -> None:
     with pytest.raises(DBAPIError):
         await execute(engine, raising(state))
 
 
-async def test_a_constraint_violation_passes_as_it_is(engine: AsyncEngine) -> None:
+async def test_a_constraint_violation_propagates_unchanged(engine: AsyncEngine) -> None:
     with pytest.raises(IntegrityError):
         await execute(engine, "UPDATE account SET amount = -1")
 

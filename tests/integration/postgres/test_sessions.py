@@ -22,7 +22,7 @@ from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("how", ["terminated", "cancelled"])
-async def test_a_statement_that_an_operator_ended_is_unavailable(
+async def test_a_statement_that_an_operator_ended_is_reported_as_unavailable(
     engine: AsyncEngine, how: str
 ) -> None:
     running = asyncio.create_task(sleep_on_server(engine))
@@ -38,7 +38,7 @@ async def test_a_statement_that_an_operator_ended_is_unavailable(
     assert await can_query(engine)
 
 
-async def test_a_session_terminated_between_statements_is_unavailable_and_rolled_back(
+async def test_a_session_terminated_between_statements_is_reported_as_unavailable_and_rolled_back(
     engine: AsyncEngine,
 ) -> None:
     async def cut_off() -> None:
@@ -53,7 +53,9 @@ async def test_a_session_terminated_between_statements_is_unavailable_and_rolled
         assert list(await connection.scalars(text("SELECT amount FROM account"))) == [100, 100]
 
 
-async def test_a_session_terminated_before_the_commit_is_unavailable(engine: AsyncEngine) -> None:
+async def test_a_session_terminated_before_the_commit_is_reported_as_unavailable(
+    engine: AsyncEngine,
+) -> None:
     async def cut_off() -> None:
         async with transaction(engine) as connection:
             await connection.execute(text("UPDATE account SET amount = 0"))
@@ -73,7 +75,7 @@ async def test_the_pool_replaces_sessions_that_ended(url: str, engine: AsyncEngi
         assert await backend_pid(connection) not in pids
 
 
-async def test_a_session_that_was_idle_in_a_transaction_for_too_long_is_unavailable(
+async def test_a_session_that_was_idle_in_a_transaction_for_too_long_is_reported_as_unavailable(
     engine: AsyncEngine,
 ) -> None:
     async def idle() -> None:
@@ -94,14 +96,16 @@ async def test_a_session_that_was_idle_in_a_transaction_for_too_long_is_unavaila
     assert await can_query(engine)
 
 
-async def test_the_servers_statement_timeout_is_unavailable(engine: AsyncEngine) -> None:
+async def test_the_servers_statement_timeout_is_reported_as_unavailable(
+    engine: AsyncEngine,
+) -> None:
     with pytest.raises(Unavailable) as error:
         await execute(engine, "SET LOCAL statement_timeout = '50ms'", "SELECT pg_sleep(30)")
     assert error.value.metadata == {"state": "57014"}
     assert await can_query(engine)
 
 
-async def test_the_clients_statement_deadline_is_unavailable(
+async def test_the_clients_statement_deadline_is_reported_as_unavailable(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_engine, "STATEMENT_SECONDS", 0.3)
@@ -113,7 +117,7 @@ async def test_the_clients_statement_deadline_is_unavailable(
         assert await can_query(impatient)
 
 
-async def test_a_full_pool_is_unavailable_after_its_deadline(
+async def test_a_full_pool_is_reported_as_unavailable_after_its_deadline(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_engine, "CONNECT_SECONDS", 0.2)

@@ -23,7 +23,9 @@ from tests.support.tcp_proxy import TcpProxy
 
 
 @pytest.mark.parametrize("place", ["port", "socket"])
-async def test_a_server_that_refuses_connections_is_unavailable(url: str, place: str) -> None:
+async def test_a_server_that_refuses_connections_is_reported_as_unavailable(
+    url: str, place: str
+) -> None:
     nowhere = {
         "port": make_url(url).set(host="127.0.0.1", port=free_port(), query={}),
         "socket": make_url(url).set(query={"host": "/tmp/no-such-folder"}),
@@ -33,7 +35,7 @@ async def test_a_server_that_refuses_connections_is_unavailable(url: str, place:
             await can_query(engine)
 
 
-async def test_a_server_without_free_slots_is_unavailable(
+async def test_a_server_without_free_slots_is_reported_as_unavailable(
     infrastructure: Infrastructure, url: str
 ) -> None:
     name = f"limited_{uuid.uuid4().hex}"
@@ -51,7 +53,7 @@ async def test_a_server_without_free_slots_is_unavailable(
     assert error.value.metadata == {"state": "53300"}
 
 
-async def test_a_database_closed_for_maintenance_is_unavailable(
+async def test_a_database_closed_for_maintenance_is_reported_as_unavailable(
     infrastructure: Infrastructure,
 ) -> None:
     async with (
@@ -69,14 +71,16 @@ async def test_a_database_closed_for_maintenance_is_unavailable(
         assert await can_query(engine)
 
 
-async def test_a_server_that_became_a_read_only_replica_is_unavailable(
+async def test_a_server_that_became_a_read_only_replica_is_reported_as_unavailable(
     engine: AsyncEngine,
 ) -> None:
     with pytest.raises(Unavailable):
         await execute(engine, "SET TRANSACTION READ ONLY", "UPDATE account SET amount = 0")
 
 
-async def test_a_changed_password_is_unavailable(infrastructure: Infrastructure, url: str) -> None:
+async def test_a_changed_password_is_reported_as_unavailable(
+    infrastructure: Infrastructure, url: str
+) -> None:
     name = f"rotated_{uuid.uuid4().hex}"
     async with open_engine(infrastructure.admin_url, "tests") as admin:
         await execute(admin, f"CREATE ROLE {name} LOGIN PASSWORD 'after'")
@@ -88,7 +92,7 @@ async def test_a_changed_password_is_unavailable(infrastructure: Infrastructure,
     assert error.value.metadata == {"state": "28P01"}
 
 
-async def test_a_database_renamed_for_a_restore_is_unavailable_until_it_is_restored(
+async def test_a_database_renamed_for_a_restore_is_reported_as_unavailable_until_it_is_restored(
     infrastructure: Infrastructure,
 ) -> None:
     async with (
@@ -105,7 +109,7 @@ async def test_a_database_renamed_for_a_restore_is_unavailable_until_it_is_resto
     assert error.value.metadata == {"state": "3D000"}
 
 
-async def test_a_reset_connection_is_unavailable_and_replaced(
+async def test_a_reset_connection_is_reported_as_unavailable_and_replaced(
     engine_behind_proxy: tuple[TcpProxy, AsyncEngine], engine: AsyncEngine
 ) -> None:
     proxy, through = engine_behind_proxy
@@ -120,7 +124,7 @@ async def test_a_reset_connection_is_unavailable_and_replaced(
     assert await can_query(through)
 
 
-async def test_a_stopped_server_is_unavailable_and_used_again_after_its_return(
+async def test_a_stopped_server_is_reported_as_unavailable_and_used_again_after_its_return(
     engine_behind_proxy: tuple[TcpProxy, AsyncEngine],
 ) -> None:
     proxy, through = engine_behind_proxy
@@ -133,7 +137,7 @@ async def test_a_stopped_server_is_unavailable_and_used_again_after_its_return(
     await recovers(through)
 
 
-async def test_a_hanging_server_is_unavailable_in_time_and_used_again_after_its_return(
+async def test_a_hanging_server_is_reported_as_unavailable_in_time_and_used_again_after_its_return(
     engine_behind_proxy: tuple[TcpProxy, AsyncEngine],
 ) -> None:
     proxy, through = engine_behind_proxy

@@ -15,7 +15,7 @@ from service_kit.rabbitmq import connection as connections
 from service_kit.rabbitmq.connection import open_channel, open_connection
 from service_kit.rabbitmq.consume import BatchConsumer
 from tests.integration.environment import management
-from tests.integration.rabbitmq.relay import behind_tls, relayed
+from tests.integration.rabbitmq.tls_proxy import behind_proxy, behind_tls
 from tests.support.infrastructure import Broker
 from tests.support.tcp_proxy import proxied
 from tests.support.waiting import eventually
@@ -189,7 +189,7 @@ async def test_a_delivery_that_cannot_be_read_ends_the_connection_and_none_after
         # The last octet of a frame is fixed: a reader that misses it has lost its place.
         return chunk.replace(b"damaged\xce", b"damaged!")
 
-    async with relayed(broker.url, from_broker=damage) as url, consuming(url) as consumer:
+    async with behind_proxy(broker.url, from_broker=damage) as url, consuming(url) as consumer:
         failure = asyncio.create_task(consumer.fail_when_ended())
         await publish(channel, [b"first"])
         assert bodies_of(await take(consumer, 1)) == [b"first"]

@@ -23,7 +23,7 @@ from service_kit.rabbitmq.connection import (
     open_connection,
 )
 from tests.integration.environment import management
-from tests.integration.rabbitmq.relay import behind_tls
+from tests.integration.rabbitmq.tls_proxy import behind_tls
 from tests.support.infrastructure import Broker
 from tests.support.tcp_proxy import proxied
 from tests.support.waiting import eventually, free_port

@@ -32,7 +32,7 @@ async def deduct(engine: AsyncEngine, items: Mapping[int, int]) -> uuid.UUID:
 
 
 async def restore(engine: AsyncEngine, order_id: uuid.UUID) -> None:
-    """Put back what was taken for an order."""
+    """Restore what was deducted for an order."""
     await operations.update_stock(engine, [StockUpdate(order_id, StockUpdateKind.RESTORE, {})])
 
 

@@ -70,7 +70,7 @@ VIOLATIONS = {
 
 
 @pytest.mark.parametrize("violation", VIOLATIONS)
-async def test_the_checks_find(engine: AsyncEngine, violation: str) -> None:
+async def test_a_violation_is_found_and_named(engine: AsyncEngine, violation: str) -> None:
     tea, sold, returned = await a_sale_a_return_and_a_rejection(engine)
     assert await violations(engine) == set()
     statement, finding = VIOLATIONS[violation]
@@ -91,7 +91,7 @@ async def test_violations_are_a_table_and_exit_code_1(engine: AsyncEngine) -> No
     assert done.stdout.endswith("1 finding\n")
 
 
-async def test_the_checks_find_negative_stock_although_the_database_forbids_it(
+async def test_negative_stock_is_found_although_the_database_forbids_it(
     engine: AsyncEngine,
 ) -> None:
     tea = await create_product(engine, 0)

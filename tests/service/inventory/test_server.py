@@ -1,4 +1,4 @@
-"""What the database enforces by itself, the migrations, and the gRPC server."""
+"""What the database enforces on its own, the migrations, and the gRPC server."""
 
 import asyncio
 import uuid

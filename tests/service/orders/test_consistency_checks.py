@@ -12,7 +12,7 @@ from tests.support.cli import CommandResult, run_command, url_of
 from tests.support.waiting import free_port
 
 
-async def test_no_lifecycle_of_an_order_is_a_violation(
+async def test_orders_in_every_state_are_consistent(
     shop: Shop, reservations: ReservationClient
 ) -> None:
     await one_of_each(shop)

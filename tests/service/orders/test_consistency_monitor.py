@@ -7,7 +7,7 @@ import pytest
 
 from order_service.clients import open_inventory_channel
 from order_service.consistency.clients import ReservationClient
-from order_service.consistency.monitor import IncrementalChecks
+from order_service.consistency.monitor import ContinuousChecks
 from service_kit.consistency import Finding
 from service_kit.errors import Unavailable
 from tests.service.orders.shop import Shop, execute, one_of_each, violations
@@ -17,14 +17,14 @@ GRACE = 0.2
 
 
 @pytest.fixture
-def checks(shop: Shop, reservations: ReservationClient) -> IncrementalChecks:
-    return IncrementalChecks(
+def checks(shop: Shop, reservations: ReservationClient) -> ContinuousChecks:
+    return ContinuousChecks(
         shop.orders.engine, reservations, grace_seconds=GRACE, settling_seconds=0
     )
 
 
 async def test_an_order_is_late_once_a_younger_one_was_settled_some_time_ago(
-    shop: Shop, checks: IncrementalChecks
+    shop: Shop, checks: ContinuousChecks
 ) -> None:
     late = await shop.placed()
     await shop.settled()
@@ -35,7 +35,7 @@ async def test_an_order_is_late_once_a_younger_one_was_settled_some_time_ago(
 
 
 async def test_a_cancelled_order_is_late_while_its_stock_is_not_restored(
-    shop: Shop, checks: IncrementalChecks
+    shop: Shop, checks: ContinuousChecks
 ) -> None:
     late = await shop.settled()
     await shop.cancel(late)
@@ -47,7 +47,7 @@ async def test_a_cancelled_order_is_late_while_its_stock_is_not_restored(
 
 
 async def test_while_nothing_gets_through_nothing_is_late(
-    shop: Shop, checks: IncrementalChecks
+    shop: Shop, checks: ContinuousChecks
 ) -> None:
     """As when the broker is unavailable for long: customers wait, and nothing is lost."""
     await shop.settled()
@@ -67,7 +67,7 @@ async def test_while_nothing_gets_through_nothing_is_late(
 
 
 async def test_an_event_is_late_once_a_younger_one_was_published_some_time_ago(
-    shop: Shop, checks: IncrementalChecks
+    shop: Shop, checks: ContinuousChecks
 ) -> None:
     order_id = await shop.placed()
     await shop.placed()
@@ -82,7 +82,7 @@ async def test_an_event_is_late_once_a_younger_one_was_published_some_time_ago(
 
 
 async def test_each_run_compares_the_orders_since_the_last_one_with_inventory(
-    shop: Shop, checks: IncrementalChecks
+    shop: Shop, checks: ContinuousChecks
 ) -> None:
     await one_of_each(shop)
     assert await checks.unequal_orders() == []
@@ -98,7 +98,7 @@ async def test_each_run_compares_the_orders_since_the_last_one_with_inventory(
 
 async def test_orders_cannot_be_compared_while_inventory_is_unavailable(shop: Shop) -> None:
     async with open_inventory_channel(f"127.0.0.1:{free_port()}") as channel:
-        checks = IncrementalChecks(shop.orders.engine, ReservationClient(channel), GRACE, 0)
+        checks = ContinuousChecks(shop.orders.engine, ReservationClient(channel), GRACE, 0)
         await shop.settled()
         with pytest.raises(Unavailable):
             await checks.unequal_orders()
@@ -125,7 +125,7 @@ async def test_checks_of_unfinished_orders_find_nothing(
 
     async def run_incremental_checks() -> int:
         runs = 0
-        checks = IncrementalChecks(
+        checks = ContinuousChecks(
             shop.orders.engine, reservations, grace_seconds=30, settling_seconds=0
         )
         while not finished.is_set():

@@ -1,4 +1,4 @@
-"""Placing one order over gRPC, beside real users and inventory, on a real PostgreSQL."""
+"""Placing one order over gRPC, with real users and inventory, on a real PostgreSQL."""
 
 import json
 import uuid
@@ -140,7 +140,7 @@ async def test_an_event_keeps_the_context_of_its_call(
     assert (event.request_id, event.traceparent) == ("in-the-request", "")
 
 
-async def test_quantities_of_a_repeated_product_are_added_up(
+async def test_quantities_of_a_repeated_product_are_summed(
     orders: Orders, customer: int, tea: inventory_pb2.Product
 ) -> None:
     order = await place(orders, customer, (tea.id, 2), (tea.id, 3))

@@ -20,7 +20,7 @@ async def test_health_and_reflection_are_served(orders: Orders) -> None:
     assert await described(orders.address, NAME)
 
 
-async def test_the_migrations_equal_the_tables(
+async def test_the_migrations_create_what_the_tables_describe(
     orders: Orders, infrastructure: Infrastructure
 ) -> None:
     assert await differences(orders.engine, metadata) == []

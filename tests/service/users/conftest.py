@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from service_kit.postgres.migrations import migrate
-from tests.service.users.running import CHEAP, Service, running
+from tests.service.users.user_service import CHEAP, Service, running
 from user_service.passwords import Passwords
 
 

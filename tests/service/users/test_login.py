@@ -7,7 +7,7 @@ import pytest
 
 from proto import user_pb2 as pb
 from service_kit.errors import Unauthenticated
-from tests.service.users.running import (
+from tests.service.users.user_service import (
     CHEAP,
     LIFETIME,
     PASSWORD,

@@ -7,7 +7,7 @@ from sqlalchemy import event
 
 from proto import user_pb2 as pb
 from service_kit.errors import InvalidArgument, NotFound
-from tests.service.users.running import UNKNOWN_ID, Service, refused
+from tests.service.users.user_service import UNKNOWN_ID, Service, refused
 
 
 async def test_a_user_that_does_not_exist_is_not_found(service: Service) -> None:
@@ -50,7 +50,7 @@ async def test_a_batch_of_1000_ids_is_one_statement_and_a_larger_one_is_refused(
     request = pb.BatchGetUsersRequest(user_ids=[*ids, 1])
     error = await refused(service, "BatchGetUsers", request)
     assert isinstance(error, InvalidArgument)
-    assert (error.reason, error.metadata) == ("TOO_MANY_IDS", {"field": "user_ids"})
+    assert (error.reason, error.metadata) == ("TOO_MANY_ITEMS", {"field": "user_ids"})
 
 
 async def test_pages_list_all_users_by_ascending_id(service: Service) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from proto import user_pb2 as pb
 from service_kit.errors import Unauthenticated
-from tests.service.users.running import Service, refused, sha256
+from tests.service.users.user_service import Service, refused, sha256
 from user_service.tables import refresh_tokens
 
 

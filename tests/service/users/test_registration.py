@@ -10,7 +10,7 @@ import pytest
 
 from proto import user_pb2 as pb
 from service_kit.errors import AlreadyExists, InvalidArgument
-from tests.service.users.running import PASSWORD, Service, new_email, refused
+from tests.service.users.user_service import PASSWORD, Service, new_email, refused
 from user_service.operations import ensure_administrator
 
 

@@ -15,7 +15,7 @@ from proto.user_pb2_grpc import UserServiceStub
 from service_kit.errors import Unauthenticated
 from service_kit.grpc.client import call, open_channel
 from service_kit.postgres.engine import open_engine
-from tests.service.users.running import PASSWORD, Service, new_email
+from tests.service.users.user_service import PASSWORD, Service, new_email
 from tests.support.database import differences, schema
 from tests.support.infrastructure import CHECKOUT, Infrastructure
 from tests.support.waiting import free_port

@@ -66,7 +66,7 @@ class Users(UserServiceServicer):
 
     async def GetUser(self, request: Any, context: Any) -> Any:
         if request.user_id not in self.users:
-            raise NotFound("USER_NOT_FOUND", "User not found.")
+            raise NotFound("USER_NOT_FOUND", "The user does not exist.")
         return self.users[request.user_id]
 
     async def RotateRefreshToken(self, request: Any, context: Any) -> Any:
@@ -86,7 +86,7 @@ class Inventory(InventoryServiceServicer):
 
     def _get(self, product_id: int) -> Any:
         if product_id not in self.products:
-            raise NotFound("PRODUCT_NOT_FOUND", f"Product {product_id} not found.")
+            raise NotFound("PRODUCT_NOT_FOUND", f"Product {product_id} does not exist.")
         return self.products[product_id]
 
     async def CreateProduct(self, request: Any, context: Any) -> Any:
@@ -175,7 +175,9 @@ class Orders(OrderServiceServicer):
         for item in new.items:
             product = self.inventory.products.get(item.product_id)
             if product is None:
-                error = InvalidArgument("UNKNOWN_PRODUCT", "Product 7 not found.", product_id=7)
+                error = InvalidArgument(
+                    "UNKNOWN_PRODUCT", "Product 7 does not exist.", product_id=7
+                )
                 return order_pb2.CreateOrderResult(error=to_status(error))
             price = product.price_cents
             if item.HasField("unit_price_cents") and item.unit_price_cents != price:
@@ -206,7 +208,7 @@ class Orders(OrderServiceServicer):
     def _get(self, request: Any) -> Any:
         order = self.orders.get(request.order_id)
         if order is None or request.user_id not in (0, order.user_id):
-            raise NotFound("ORDER_NOT_FOUND", "Order not found.")
+            raise NotFound("ORDER_NOT_FOUND", "The order does not exist.")
         return order
 
     async def GetOrder(self, request: Any, context: Any) -> Any:

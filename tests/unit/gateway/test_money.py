@@ -79,6 +79,6 @@ def test_strings_and_numbers_are_amounts(value: object, cents: int) -> None:
         *(True, None, [], {}, Decimal("1E+2"), Decimal(-1)),
     ],
 )
-def test_anything_else_is_refused(value: object) -> None:
+def test_a_value_that_is_no_amount_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="must be"):
         parse_cents(value)

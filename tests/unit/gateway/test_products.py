@@ -4,7 +4,9 @@ from tests.unit.gateway.backend import ADMIN_ID, Shop
 from tests.unit.gateway.checks import assert_json, assert_problem
 
 
-async def test_products_are_created_updated_listed_and_not_found(shop: Shop) -> None:
+async def test_products_are_created_updated_and_listed_and_an_unknown_one_is_not_found(
+    shop: Shop,
+) -> None:
     admin = shop.bearer(ADMIN_ID)
     new = {"id": 101, "name": "Phone", "price": "699.90", "stock": 3, "description": "small"}
     created = await shop.client.post("/v1/products", json=new, headers=admin)

@@ -12,7 +12,7 @@ OWNER = "ada@example.com"
 
 
 async def attempt(limits: RateLimits, address: str, email: str, *, right: bool = False) -> str:
-    """The result of a log-in: "in", "wrong" or "limited"."""
+    """The result of a login: "in", "wrong" or "limited"."""
     wrong = Unauthenticated("INVALID_CREDENTIALS", "wrong")
     try:
         async with limits.login_attempt(address, email):

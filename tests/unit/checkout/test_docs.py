@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from api_gateway.problems import PROBLEM_TYPES
 from api_gateway.routes import ROUTES
-from launcher.layout import SERVICES
+from launcher.services import SERVICES
 from service_kit.settings import ServiceSettings
 from tests.support.infrastructure import CHECKOUT
 

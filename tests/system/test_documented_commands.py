@@ -1,10 +1,10 @@
-"""The commands in the README work."""
+"""The commands in the documentation work."""
 
 import json
 import re
 import subprocess
 
-from tests.support.readme import commands
+from tests.support.documented_commands import commands
 from tests.support.system import System
 
 
@@ -27,14 +27,14 @@ def run(marker: str, system: System) -> str:
     return completed.stdout
 
 
-def test_the_first_order_of_the_readme_is_confirmed(system: System) -> None:
+def test_the_documented_first_order_is_confirmed(system: System) -> None:
     output = run("first-order", system)
     assert '"status": "CONFIRMED"' in output
     assert re.search(r"^order\.created \{.*\}$", output, re.MULTILINE)
     assert re.search(r"^order\.confirmed \{.*\}$", output, re.MULTILINE)
 
 
-def test_the_administrator_of_the_readme_adds_a_product(
+def test_the_documented_administrator_adds_a_product(
     system: System,
 ) -> None:
     assert json.loads(run("administrator", system))["name"] == "Notebook"

@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from service_kit.batching import Batcher
 from service_kit.errors import ResourceExhausted, ServiceError
-from tests.unit.batch_process import DEADLINE_SECONDS, HOUR, BatchProcess, turns_of_the_loop
+from tests.unit.service_kit.batch_process import (
+    DEADLINE_SECONDS,
+    HOUR,
+    BatchProcess,
+    turns_of_the_loop,
+)
 
 FAULTS = {"raises": "GONE", "is cancelled": "CANCELLED", "loses a result": "INTERNAL"}
 """Faults of a batch, and the reason of the error that its callers receive."""

@@ -1,4 +1,4 @@
-"""A relay in front of the broker that terminates TLS, or damages what the broker sends."""
+"""A proxy in front of the broker that terminates TLS, or damages what the broker sends."""
 
 import asyncio
 import datetime as dt
@@ -21,10 +21,10 @@ def unchanged(chunk: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def relayed(
+async def behind_proxy(
     url: str, *, from_broker: Change = unchanged, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[str]:
-    """The URL of a relay to the broker at `url`; `from_broker` may change what the broker sends."""
+    """The URL of a proxy to the broker at `url`; `from_broker` may change what the broker sends."""
     login = urlsplit(url)
 
     async def pump(
@@ -55,7 +55,7 @@ async def behind_tls(url: str, folder: Path) -> AsyncIterator[tuple[str, Path]]:
     _write_certificate(certificate_file, key_file)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate_file, key_file)
-    async with relayed(url, tls=tls) as secure_url:
+    async with behind_proxy(url, tls=tls) as secure_url:
         yield secure_url, certificate_file
 
 

@@ -10,7 +10,7 @@ from consumer_service.domain import (
     StockUpdateKind,
     StockUpdateOutcome,
     StockUpdateResult,
-    settle,
+    settlement_for,
 )
 from proto.shortage import Shortage
 from service_kit.context import CallContext
@@ -37,7 +37,7 @@ def test_the_outcome_of_the_stock_update_settles_the_order(
 ) -> None:
     event = OrderEvent(ORDER_ID, kind, {1: 2}, CONTEXT)
     shortages = [Shortage(1, 2, 0)]
-    settlement = settle(event, StockUpdateResult(outcome, shortages))
+    settlement = settlement_for(event, StockUpdateResult(outcome, shortages))
     assert settlement is not None
     assert settlement.outcome is expected
     assert settlement.order_id == ORDER_ID
@@ -57,4 +57,4 @@ def test_after_a_cancellation_or_for_an_unknown_product_there_is_nothing_to_sett
     kind: StockUpdateKind, outcome: StockUpdateOutcome
 ) -> None:
     event = OrderEvent(ORDER_ID, kind, {1: 2}, CONTEXT)
-    assert settle(event, StockUpdateResult(outcome)) is None
+    assert settlement_for(event, StockUpdateResult(outcome)) is None

@@ -61,6 +61,10 @@ def test_an_adjustment_that_breaks_a_rule_is_refused(delta: int, reason: str, me
 
 def test_an_adjustment_takes_at_most_what_is_in_stock() -> None:
     assert adjusted_stock(7, 3, -3) == 0
-    with pytest.raises(FailedPrecondition) as refusal:
-        adjusted_stock(7, 3, -4)
-    assert refusal.value.message == "Only 3 of product 7 are in stock."
+    for stock, message in (
+        (3, "Only 3 of product 7 are in stock."),
+        (1, "Only 1 of product 7 is in stock."),
+    ):
+        with pytest.raises(FailedPrecondition) as refusal:
+            adjusted_stock(7, stock, -4)
+        assert refusal.value.message == message

@@ -113,7 +113,7 @@ def test_an_order_of_the_largest_size_is_read() -> None:
     assert len(read_event(body(data=data(items=items)), CONTEXT).items) == MAX_ORDER_ITEMS
 
 
-def test_quantities_of_a_repeated_product_are_added_up() -> None:
+def test_quantities_of_a_repeated_product_are_summed() -> None:
     twice = [{"product_id": 1, "quantity": 2}, {"product_id": 1, "quantity": 3}]
     event = read_event(body(data=data(items=twice)), CONTEXT)
     assert event.items == {1: 5}

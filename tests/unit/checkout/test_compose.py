@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from launcher.layout import GATEWAY, SERVICES, Service
 from launcher.rabbitmq import container
+from launcher.services import GATEWAY, SERVICES, Service
 from service_kit.settings import ServiceSettings
-from tests.support.readme import commands
+from tests.support.documented_commands import commands
+from tests.support.infrastructure import CHECKOUT
 
-COMPOSE = Path(__file__).parents[2] / "compose.yaml"
+COMPOSE = CHECKOUT / "compose.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_secrets_have_no_default() -> None:
         assert set(uses) == {":?"}, secret
 
 
-def test_the_readme_creates_every_secret_it_requires_in_a_private_file(tmp_path: Path) -> None:
+def test_the_documented_command_creates_every_secret_in_a_private_file(tmp_path: Path) -> None:
     docker = tmp_path / "docker"
     docker.write_text('#!/bin/sh\necho "$@"')
     docker.chmod(0o700)

@@ -13,7 +13,7 @@ import pytest
 from service_kit.batching import Batcher
 from service_kit.context import CallContext, bound
 from service_kit.errors import Internal, InvalidArgument, ResourceExhausted, Unavailable
-from tests.unit.batch_process import (
+from tests.unit.service_kit.batch_process import (
     DEADLINE_SECONDS,
     HOUR,
     BatchProcess,
@@ -209,7 +209,9 @@ async def test_after_a_large_batch_the_next_one_waits_for_the_returning_callers(
         assert process.sizes == [9]
 
 
-async def test_queued_callers_are_expected_beside_the_returning_ones(process: BatchProcess) -> None:
+async def test_queued_callers_are_expected_alongside_the_returning_ones(
+    process: BatchProcess,
+) -> None:
     async with lingering(process, count=9) as batcher:
         process.open.clear()
         waiting = submit_all(batcher, range(12))

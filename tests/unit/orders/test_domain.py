@@ -92,7 +92,7 @@ def test_a_request_at_the_limits_is_accepted(order_request: OrderRequest) -> Non
 
 
 @given(baskets)
-def test_quantities_of_a_repeated_product_are_added_up(items: list[RequestedItem]) -> None:
+def test_quantities_of_a_repeated_product_are_summed(items: list[RequestedItem]) -> None:
     quantities = request_for(*items).quantities()
     assert list(quantities) == list(dict.fromkeys(item.product_id for item in items))
     assert sum(quantities.values()) == sum(item.quantity for item in items)

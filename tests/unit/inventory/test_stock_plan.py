@@ -49,9 +49,9 @@ class Store:
     def run(self, batch: Sequence[StockUpdate]) -> list[StockUpdateResult]:
         plan = StockPlan(dict(self.stock), dict(self.reservations), self._deducted(batch))
         results = [plan.apply(update) for update in batch]
-        assert not plan.opened.keys() & self.reservations.keys()
-        assert not plan.opened.keys() & set(plan.restored)
-        self.reservations.update(plan.opened)
+        assert not plan.new_reservations.keys() & self.reservations.keys()
+        assert not plan.new_reservations.keys() & set(plan.restored)
+        self.reservations.update(plan.new_reservations)
         for order_id in plan.restored:
             self.reservations[order_id] = Reservation(ReservationState.RESTORED)
         for product_id, delta in plan.deltas().items():

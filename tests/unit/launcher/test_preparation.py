@@ -15,8 +15,9 @@ from launcher.environment.files import read_env_file, write_env_file
 from launcher.environment.validation import invalid_variables
 from launcher.environment.variables import complete
 from launcher.errors import LauncherError
-from launcher.layout import SERVICES, Layout
+from launcher.layout import Layout
 from launcher.rabbitmq.endpoint import Endpoint
+from launcher.services import SERVICES
 from launcher.supervisor.log_files import last_lines
 from launcher.supervisor.programs import Program, write_configuration
 

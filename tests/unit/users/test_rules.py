@@ -63,7 +63,7 @@ def test_what_is_not_an_address_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgument) as refusal:
         valid_email(text)
     assert (refusal.value.reason, refusal.value.metadata) == ("INVALID_EMAIL", {"field": "email"})
-    assert refusal.value.message == "This is not an e-mail address."
+    assert refusal.value.message == "The e-mail address is invalid."
 
 
 @given(st.text(), st.text())

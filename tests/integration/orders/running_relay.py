@@ -32,7 +32,7 @@ WHERE locktype = 'advisory' AND granted AND datname = current_database()
 
 
 @asynccontextmanager
-async def relaying(
+async def running_relay(
     engine: AsyncEngine, producer: str, wakeups: Wakeups | None = None, max_items: int = 256
 ) -> AsyncIterator[Relay]:
     """A relay that runs inside the block, as in the order service."""

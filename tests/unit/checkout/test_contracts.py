@@ -72,7 +72,7 @@ def test_the_proto_files_follow_the_style_guide(tmp_path: Path) -> None:
         ("rpc GetOrder(", "rpc getOrder("),
         ("service OrderService", "service Orders"),
         ("ecommerce.order.v1;", "ecommerce.order;"),
-        ("  // The same for many orders, each answered with its own status.\n", ""),
+        ("  // The same for many orders, each with its own result.\n", ""),
     ],
 )
 def test_a_violation_of_the_style_guide_is_found(tmp_path: Path, valid: str, invalid: str) -> None:
