@@ -109,7 +109,7 @@ SELECT
 _VERIFY = text("""
 WITH compared AS MATERIALIZED (
     SELECT products.id, stock, coalesce(max(stock_movements.id), 0) AS movement_id,
-        coalesce(sum(delta), 0) AS balance
+        CAST(coalesce(sum(delta), 0) AS bigint) AS balance
     FROM products LEFT JOIN stock_movements ON product_id = products.id
     WHERE products.id = ANY(:suspects) GROUP BY products.id
 ), stored AS (
