@@ -47,6 +47,15 @@ async def test_the_monitor_finds_stock_changed_by_hand_until_it_is_put_right(
     assert await wrong_stock(ContinuousChecks(engine)) == {}
 
 
+async def test_a_finding_has_whole_numbers(engine: AsyncEngine) -> None:
+    product = await create_product(engine, 990_000)
+    await execute(engine, "UPDATE products SET stock = 1 WHERE id = :id", id=product)
+    assert await wrong_stock(ContinuousChecks(engine)) == {
+        f"product {product}": "stock 1, ledger 990000"
+    }
+    await execute(engine, "UPDATE products SET stock = 990000 WHERE id = :id", id=product)
+
+
 async def test_a_change_by_hand_is_found_although_it_is_committed_after_later_ones(
     engine: AsyncEngine,
 ) -> None:
