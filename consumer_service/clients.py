@@ -5,19 +5,12 @@ from collections.abc import Sequence
 
 import grpc
 
-from consumer_service.domain import (
-    OrderEvent,
-    ReservationState,
-    Settlement,
-    SettlementOutcome,
-    StockUpdateKind,
-    StockUpdateOutcome,
-    StockUpdateResult,
-)
+from consumer_service.domain import OrderEvent, Settlement, StockUpdateResult
 from proto import inventory_pb2, order_pb2
 from proto.inventory_pb2_grpc import InventoryServiceStub
 from proto.order_pb2_grpc import OrderServiceStub
-from proto.shortage import Shortage
+from proto.orders import SettlementOutcome
+from proto.stock import ReservationState, Shortage, StockUpdateKind, StockUpdateOutcome
 from service_kit.grpc.client import call, open_channel
 
 CALL_SECONDS = 10.0

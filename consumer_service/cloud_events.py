@@ -6,9 +6,10 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from consumer_service.domain import OrderEvent, PoisonMessage, StockUpdateKind
+from consumer_service.domain import OrderEvent, PoisonMessage
 from proto.events import DATA_SCHEMA, ORDER_CANCELLED, ORDER_CREATED, SPEC_VERSION
 from proto.limits import MAX_ORDER_ITEMS, MAX_QUANTITY
+from proto.stock import StockUpdateKind
 from service_kit.context import CallContext
 
 T = TypeVar("T")

@@ -3,45 +3,10 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from proto.shortage import Shortage
+from proto.orders import SettlementOutcome
+from proto.stock import Shortage, StockUpdateKind, StockUpdateOutcome
 from service_kit.context import CallContext
-
-
-class StockUpdateKind(StrEnum):
-    """What an event asks of stock."""
-
-    DEDUCT = "DEDUCT"
-    RESTORE = "RESTORE"
-
-
-class StockUpdateOutcome(StrEnum):
-    """What inventory did about a stock update."""
-
-    APPLIED = "APPLIED"
-    INSUFFICIENT_STOCK = "INSUFFICIENT_STOCK"
-    CANCELLED = "CANCELLED"
-    """The order was cancelled before any of its stock was deducted: none is, nor will be."""
-    UNKNOWN_PRODUCT = "UNKNOWN_PRODUCT"
-
-
-class ReservationState(StrEnum):
-    """What inventory has recorded for an order."""
-
-    DEDUCTED = "DEDUCTED"
-    REJECTED = "REJECTED"
-    RESTORED = "RESTORED"
-    CANCELLED = "CANCELLED"
-
-
-class SettlementOutcome(StrEnum):
-    """How an order is settled."""
-
-    CONFIRMED = "CONFIRMED"
-    REJECTED = "REJECTED"
-    RELEASED = "RELEASED"
-    """A cancelled order holds no stock any more."""
 
 
 class PoisonMessage(Exception):

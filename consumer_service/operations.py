@@ -10,11 +10,10 @@ from consumer_service.domain import (
     OrderEvent,
     PoisonMessage,
     Settlement,
-    StockUpdateKind,
-    StockUpdateOutcome,
     StockUpdateResult,
     settlement_for,
 )
+from proto.stock import StockUpdateKind, StockUpdateOutcome
 from service_kit.context import CallContext, bound
 from service_kit.errors import TRANSIENT_CODES, Code, ServiceError
 from service_kit.pacing import retry_forever

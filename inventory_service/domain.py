@@ -5,11 +5,16 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 from proto.limits import MAX_QUANTITY
-from proto.shortage import Shortage
+from proto.stock import (
+    ReservationState,
+    Shortage,
+    StockMovementKind,
+    StockUpdateKind,
+    StockUpdateOutcome,
+)
 from service_kit.errors import FailedPrecondition, InvalidArgument
 
 MAX_NAME, MAX_DESCRIPTION, MAX_REASON = 200, 5_000, 500
@@ -17,40 +22,6 @@ MAX_AMOUNT = 10**12
 """The largest price in cents, stock or adjustment."""
 MAX_PRODUCT_ID = 2**53 - 1
 """The largest explicit id: every JSON reader can hold it."""
-
-
-class StockMovementKind(StrEnum):
-    """Kinds of ledger rows: `initial + adjustments = stock + deducted - restored`."""
-
-    INITIAL = "INITIAL"
-    ADJUSTMENT = "ADJUSTMENT"
-    DEDUCT = "DEDUCT"
-    RESTORE = "RESTORE"
-
-
-class StockUpdateKind(StrEnum):
-    """What an order asks of stock."""
-
-    DEDUCT = "DEDUCT"
-    RESTORE = "RESTORE"
-
-
-class StockUpdateOutcome(StrEnum):
-    """The outcome of an order-driven update."""
-
-    APPLIED = "APPLIED"
-    INSUFFICIENT_STOCK = "INSUFFICIENT_STOCK"
-    CANCELLED = "CANCELLED"
-    UNKNOWN_PRODUCT = "UNKNOWN_PRODUCT"
-
-
-class ReservationState(StrEnum):
-    """What was decided for an order; CANCELLED is the tombstone of one never deducted."""
-
-    DEDUCTED = "DEDUCTED"
-    REJECTED = "REJECTED"
-    RESTORED = "RESTORED"
-    CANCELLED = "CANCELLED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,8 @@ from inventory_service.domain import (
     Product,
     ProductSummary,
     ReservationRecord,
-    ReservationState,
     StockMovement,
-    StockMovementKind,
     StockUpdate,
-    StockUpdateKind,
     StockUpdateResult,
     adjusted_stock,
     check_adjustment,
@@ -23,6 +20,7 @@ from inventory_service.domain import (
     check_query,
 )
 from inventory_service.stock_plan import StockPlan
+from proto.stock import ReservationState, StockMovementKind, StockUpdateKind
 from service_kit.errors import AlreadyExists, InvalidArgument, NotFound
 from service_kit.pagination import decode_int_token, decode_uuid_token, page_size, split_page
 from service_kit.postgres.engine import autocommit, dry_run, retrying_conflicts, transaction

@@ -18,12 +18,11 @@ from inventory_service.domain import (
     ProductSummary,
     Reservation,
     ReservationRecord,
-    ReservationState,
     StockMovement,
-    StockMovementKind,
 )
 from inventory_service.stock_plan import StockPlan
 from inventory_service.tables import products, reservations, stock_movements
+from proto.stock import ReservationState, StockMovementKind
 from service_kit.errors import Aborted
 
 _PRODUCT_COLUMNS = [products.c[field.name] for field in fields(Product)]

@@ -11,16 +11,14 @@ from inventory_service.domain import (
     Product,
     ProductSummary,
     ReservationRecord,
-    ReservationState,
     StockMovement,
     StockUpdate,
-    StockUpdateKind,
     StockUpdateResult,
     sum_quantities,
 )
 from proto import inventory_pb2 as pb
 from proto.inventory_pb2_grpc import InventoryServiceServicer
-from proto.shortage import Shortage
+from proto.stock import ReservationState, Shortage, StockUpdateKind
 from service_kit.errors import InvalidArgument
 from service_kit.grpc.converters import parse_uuid, to_timestamp
 

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from inventory_service.domain import (
-    Reservation,
+from inventory_service.domain import Reservation, StockUpdate, StockUpdateResult
+from proto.stock import (
     ReservationState,
+    Shortage,
     StockMovementKind,
-    StockUpdate,
     StockUpdateKind,
     StockUpdateOutcome,
-    StockUpdateResult,
 )
-from proto.shortage import Shortage
 
 
 class PlannedMovement(NamedTuple):

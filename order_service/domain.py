@@ -13,7 +13,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from proto.limits import MAX_ORDER_ITEMS, MAX_QUANTITY
-from proto.shortage import Shortage
+from proto.orders import SettlementOutcome
+from proto.stock import Shortage
 from service_kit.context import CallContext
 from service_kit.errors import FailedPrecondition, InvalidArgument
 
@@ -31,17 +32,6 @@ class OrderStatus(StrEnum):
     CONFIRMED = "CONFIRMED"
     REJECTED = "REJECTED"
     CANCELLED = "CANCELLED"
-
-
-class SettlementOutcome(StrEnum):
-    """What inventory decided for an order."""
-
-    CONFIRMED = "CONFIRMED"
-    """The stock was deducted: PENDING becomes CONFIRMED."""
-    REJECTED = "REJECTED"
-    """The stock did not suffice: PENDING becomes REJECTED."""
-    RELEASED = "RELEASED"
-    """The stock of a CANCELLED order was restored: nothing is left to do for it."""
 
 
 class RequestedItem(NamedTuple):

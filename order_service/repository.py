@@ -20,7 +20,7 @@ from order_service.domain import (
     StatusChange,
 )
 from order_service.tables import order_items, order_status_history, orders
-from proto.shortage import Shortage
+from proto.stock import Shortage
 from service_kit.postgres.engine import AnyRow
 
 _ANY_ORDER = bindparam("ids", type_=ARRAY(Uuid)).any_()

@@ -6,18 +6,12 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from order_service import operations
-from order_service.domain import (
-    Order,
-    OrderRequest,
-    OrderStatus,
-    RequestedItem,
-    Settlement,
-    SettlementOutcome,
-)
+from order_service.domain import Order, OrderRequest, OrderStatus, RequestedItem, Settlement
 from order_service.operations import OrderDependencies
 from proto import order_pb2 as pb
 from proto.order_pb2_grpc import OrderServiceServicer
-from proto.shortage import Shortage
+from proto.orders import SettlementOutcome
+from proto.stock import Shortage
 from service_kit.context import CallContext, current
 from service_kit.errors import InvalidArgument, NotFound, ServiceError
 from service_kit.grpc.converters import parse_uuid, to_timestamp

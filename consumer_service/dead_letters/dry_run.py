@@ -6,16 +6,9 @@ from collections.abc import Mapping, Sequence
 from consumer_service.clients import InventoryClient, OrderClient
 from consumer_service.cloud_events import read_event
 from consumer_service.dead_letters.letters import DeadLetter
-from consumer_service.domain import (
-    EventResult,
-    OrderEvent,
-    PoisonMessage,
-    ReservationState,
-    StockUpdateKind,
-    StockUpdateOutcome,
-    StockUpdateResult,
-)
+from consumer_service.domain import EventResult, OrderEvent, PoisonMessage, StockUpdateResult
 from consumer_service.operations import handle_events
+from proto.stock import ReservationState, StockUpdateKind, StockUpdateOutcome
 from service_kit.context import CallContext
 from service_kit.errors import Unavailable
 

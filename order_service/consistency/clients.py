@@ -5,15 +5,10 @@ from collections.abc import AsyncIterator, Collection
 
 import grpc
 
-from order_service.consistency.domain import (
-    Reservation,
-    ReservationState,
-    StockMovement,
-    StockMovementKind,
-)
+from order_service.consistency.domain import Reservation, StockMovement
 from proto import inventory_pb2 as pb
 from proto.inventory_pb2_grpc import InventoryServiceStub
-from proto.shortage import Shortage
+from proto.stock import ReservationState, Shortage, StockMovementKind
 from service_kit.grpc.client import call
 from service_kit.grpc.converters import from_timestamp
 

@@ -4,26 +4,9 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from order_service.domain import OrderStatus
-from proto.shortage import Shortage
-
-
-class ReservationState(StrEnum):
-    """What inventory decided for an order."""
-
-    DEDUCTED = "DEDUCTED"
-    REJECTED = "REJECTED"
-    RESTORED = "RESTORED"
-    CANCELLED = "CANCELLED"
-
-
-class StockMovementKind(StrEnum):
-    """What an order does to stock."""
-
-    DEDUCT = "DEDUCT"
-    RESTORE = "RESTORE"
+from proto.stock import ReservationState, Shortage, StockMovementKind
 
 
 @dataclass(frozen=True, slots=True)

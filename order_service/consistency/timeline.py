@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from order_service.consistency.clients import ReservationClient
-from order_service.consistency.domain import Reservation, ReservationState, StockMovementKind
+from order_service.consistency.domain import Reservation
 from order_service.domain import Order, OrderStatus
 from order_service.outbox.repository import OutboxEntry, entries_of
 from order_service.repository import load_orders
 from proto.dead_letters import dead_since, order_id_of, reason_of
 from proto.events import DEAD_LETTER_QUEUE
-from proto.shortage import Shortage
+from proto.stock import ReservationState, Shortage, StockMovementKind
 from service_kit.errors import NotFound
 from service_kit.postgres.engine import autocommit
 from service_kit.rabbitmq.connection import open_connection

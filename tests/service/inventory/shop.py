@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from inventory_service import operations
 from inventory_service.consistency.checks import run_checks
-from inventory_service.domain import StockUpdate, StockUpdateKind
+from inventory_service.domain import StockUpdate
+from proto.stock import StockUpdateKind
 
 
 async def execute(engine: AsyncEngine, statement: str, **parameters: object) -> None:

@@ -6,9 +6,10 @@ from collections import Counter
 import pytest
 
 from inventory_service import operations
-from inventory_service.domain import StockUpdate, StockUpdateKind, StockUpdateOutcome
+from inventory_service.domain import StockUpdate
 from inventory_service.tables import metadata
 from proto import inventory_pb2 as pb
+from proto.stock import StockUpdateKind, StockUpdateOutcome
 from service_kit.errors import Code
 from tests.service.inventory.calls import (
     APPLIED,

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer_service.cloud_events import read_event
-from consumer_service.domain import OrderEvent, PoisonMessage, StockUpdateKind
+from consumer_service.domain import OrderEvent, PoisonMessage
 from order_service.domain import Order, OrderItem, OrderStatus
 from order_service.outbox.events import order_event
 from proto.events import DATA_SCHEMA, EVENT_TYPES, INVENTORY_EVENT_TYPES
 from proto.limits import MAX_ORDER_ITEMS, MAX_QUANTITY
-from proto.shortage import Shortage
+from proto.stock import Shortage, StockUpdateKind
 from service_kit.context import CallContext
 
 NOW = dt.datetime(2026, 11, 23, 8, 30, tzinfo=dt.UTC)

@@ -17,17 +17,10 @@ from consumer_service.clients import InventoryClient, OrderClient
 from consumer_service.dead_letters import dry_run
 from consumer_service.dead_letters.dry_run import DryRun
 from consumer_service.dead_letters.letters import MAX_REASON, DeadLetter, to_dead_letter
-from consumer_service.domain import (
-    OrderEvent,
-    PoisonMessage,
-    ReservationState,
-    Settlement,
-    StockUpdateOutcome,
-    StockUpdateResult,
-)
+from consumer_service.domain import OrderEvent, PoisonMessage, Settlement, StockUpdateResult
 from proto.dead_letters import REASON_HEADER, TIME_HEADER, dead_since, order_id_of, reason_of
 from proto.events import DATA_SCHEMA, ORDER_CANCELLED, ORDER_CREATED
-from proto.shortage import Shortage
+from proto.stock import ReservationState, Shortage, StockUpdateOutcome
 from service_kit.errors import Unavailable
 
 

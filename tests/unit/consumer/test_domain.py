@@ -4,15 +4,9 @@ import uuid
 
 import pytest
 
-from consumer_service.domain import (
-    OrderEvent,
-    SettlementOutcome,
-    StockUpdateKind,
-    StockUpdateOutcome,
-    StockUpdateResult,
-    settlement_for,
-)
-from proto.shortage import Shortage
+from consumer_service.domain import OrderEvent, StockUpdateResult, settlement_for
+from proto.orders import SettlementOutcome
+from proto.stock import Shortage, StockUpdateKind, StockUpdateOutcome
 from service_kit.context import CallContext
 
 CONTEXT = CallContext("request-1")

@@ -11,16 +11,9 @@ import structlog
 from stamina.instrumentation import set_on_retry_hooks
 
 from consumer_service.clients import InventoryClient, OrderClient
-from consumer_service.domain import (
-    EventResult,
-    OrderEvent,
-    Settlement,
-    StockUpdateKind,
-    StockUpdateOutcome,
-    StockUpdateResult,
-)
+from consumer_service.domain import EventResult, OrderEvent, Settlement, StockUpdateResult
 from consumer_service.operations import MAX_INTERNAL_ERRORS, handle_events
-from proto.shortage import Shortage
+from proto.stock import Shortage, StockUpdateKind, StockUpdateOutcome
 from service_kit.context import CallContext, current
 from service_kit.errors import (
     Aborted,

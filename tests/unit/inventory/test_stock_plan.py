@@ -8,17 +8,15 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inventory_service.domain import (
-    Reservation,
+from inventory_service.domain import Reservation, StockUpdate, StockUpdateResult
+from inventory_service.stock_plan import PlannedMovement, StockPlan
+from proto.stock import (
     ReservationState,
+    Shortage,
     StockMovementKind,
-    StockUpdate,
     StockUpdateKind,
     StockUpdateOutcome,
-    StockUpdateResult,
 )
-from inventory_service.stock_plan import PlannedMovement, StockPlan
-from proto.shortage import Shortage
 
 ORDERS = [uuid.UUID(int=number) for number in range(1, 5)]
 UNKNOWN = 9

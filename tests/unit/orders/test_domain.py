@@ -18,14 +18,14 @@ from order_service.domain import (
     ProductSnapshot,
     RequestedItem,
     Settlement,
-    SettlementOutcome,
     plan_settlements,
     priced_items,
     total_cents,
 )
 from order_service.operations import MAX_WAIT_SECONDS
 from proto.limits import MAX_ORDER_ITEMS, MAX_QUANTITY
-from proto.shortage import Shortage
+from proto.orders import SettlementOutcome
+from proto.stock import Shortage
 from service_kit.context import CallContext
 from service_kit.errors import Code, ServiceError
 from service_kit.grpc.server import MAX_SECONDS
