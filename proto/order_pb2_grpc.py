@@ -73,7 +73,8 @@ class OrderServiceServicer:
 
     def CreateOrder(self, request, context):
         """Validates user, products, prices and stock, then stores the order as PENDING together with
-        its `order.created` event. Idempotent per (user, idempotency_key).
+        its `order.created` event. Idempotent per (user, idempotency_key). For callers that place one
+        order at a time, such as a person with a gRPC client; the gateway calls BatchCreateOrders.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

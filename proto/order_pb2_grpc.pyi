@@ -35,7 +35,8 @@ class OrderServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OrderServiceAsyncStub: ...
     CreateOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.CreateOrderRequest, _order_pb2.Order]
     """Validates user, products, prices and stock, then stores the order as PENDING together with
-    its `order.created` event. Idempotent per (user, idempotency_key).
+    its `order.created` event. Idempotent per (user, idempotency_key). For callers that place one
+    order at a time, such as a person with a gRPC client; the gateway calls BatchCreateOrders.
     """
     BatchCreateOrders: _grpc.UnaryUnaryMultiCallable[_order_pb2.BatchCreateOrdersRequest, _order_pb2.BatchCreateOrdersResponse]
     """The same for many orders, each with its own result."""
@@ -57,7 +58,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.CreateOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """Validates user, products, prices and stock, then stores the order as PENDING together with
-    its `order.created` event. Idempotent per (user, idempotency_key).
+    its `order.created` event. Idempotent per (user, idempotency_key). For callers that place one
+    order at a time, such as a person with a gRPC client; the gateway calls BatchCreateOrders.
     """
     BatchCreateOrders: _aio.UnaryUnaryMultiCallable[_order_pb2.BatchCreateOrdersRequest, _order_pb2.BatchCreateOrdersResponse]  # type: ignore[assignment]
     """The same for many orders, each with its own result."""
@@ -82,7 +84,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
         """Validates user, products, prices and stock, then stores the order as PENDING together with
-        its `order.created` event. Idempotent per (user, idempotency_key).
+        its `order.created` event. Idempotent per (user, idempotency_key). For callers that place one
+        order at a time, such as a person with a gRPC client; the gateway calls BatchCreateOrders.
         """
 
     @_abc_1.abstractmethod
