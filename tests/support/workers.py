@@ -1,11 +1,9 @@
 """Which tests run in the same worker of pytest-xdist."""
 
-from pathlib import PurePosixPath
-
 from xdist.scheduler import LoadScopeScheduling
 
-_SHARED_SYSTEM = ("tests/faults", "tests/system")
-"""Folders whose tests share a running system, and so a worker."""
+_SHARED_SYSTEM = ("tests/faults/", "tests/system/")
+"""Folders whose tests, also those in folders below, share a running system and so a worker."""
 _OWN_SYSTEM = "tests/system/test_benchmark_smoke.py"
 """It starts its own system."""
 
@@ -15,5 +13,6 @@ class GroupScheduler(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
-        folder = str(PurePosixPath(file).parent)
-        return folder if folder in _SHARED_SYSTEM and file != _OWN_SYSTEM else file
+        if file == _OWN_SYSTEM:
+            return file
+        return next((folder for folder in _SHARED_SYSTEM if file.startswith(folder)), file)

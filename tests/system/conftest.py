@@ -9,7 +9,7 @@ import pytest_asyncio
 from tests.support.api_client import ApiClient
 from tests.support.system import System, start_system
 from tests.system.database import assert_consistent
-from tests.system.refusals import RefusalChecker
+from tests.system.refusals.checker import RefusalChecker
 
 
 @pytest.fixture(scope="session")

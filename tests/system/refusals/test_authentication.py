@@ -7,7 +7,7 @@ import jwt
 import pytest
 
 from tests.support.system import System
-from tests.system.refusals import (
+from tests.system.refusals.checker import (
     ORDER,
     PRODUCT,
     Refusal,

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.api_client import Json, problem
-from tests.system.refusals import (
+from tests.system.refusals.checker import (
     ACCOUNT,
     LEGACY_ORDER,
     MEBIBYTE,

@@ -14,7 +14,7 @@ from tests.support.infrastructure import CHECKOUT
 from tests.support.ports import free_port
 from tests.support.system import System
 from tests.support.waiting import eventually
-from tests.system.refusals import (
+from tests.system.refusals.checker import (
     ACCOUNT,
     LEGACY_ORDER,
     MEBIBYTE,
