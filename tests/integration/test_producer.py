@@ -114,7 +114,7 @@ async def test_events_are_published_in_the_order_of_the_call(
 
 async def test_the_largest_batch_is_confirmed(producer: "Stub") -> None:
     assert await reasons(producer, *(event() for _ in range(1000))) == [""] * 1000
-    with pytest.raises(InvalidArgument, match="1000"):
+    with pytest.raises(InvalidArgument, match="1,000"):
         await publish(producer, *(event() for _ in range(1001)))
 
 

@@ -42,7 +42,7 @@ NO_VENV_MODULE = """\
 case $* in
 '-m venv --clear .venv') [ -e {state}/installed ] && mkdir .venv ;;
 '-m venv'*) exit 1 ;;
-*) exec {python} "$@" ;;
+*) exec '{python}' "$@" ;;
 esac
 """
 
