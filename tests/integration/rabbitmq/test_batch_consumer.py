@@ -79,8 +79,11 @@ async def test_messages_that_arrived_together_are_one_batch_of_limited_size(
     numbers = [str(number).encode() for number in range(40)]
     await publish(channel, numbers)
     async with consuming(broker.url) as consumer:
-        await eventually(lambda: ready(channel), lambda count: count == 0)
-        await asyncio.sleep(0.2)
+
+        async def arrived() -> int:
+            return consumer._arrived.qsize()
+
+        await eventually(arrived, lambda count: count == len(numbers))
         batches = [await consumer.next_batch(15) for _ in range(3)]
     assert [len(batch) for batch in batches] == [15, 15, 10]
     assert [body for batch in batches for body in bodies_of(batch)] == numbers
